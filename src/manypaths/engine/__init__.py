@@ -1,0 +1,168 @@
+"""Per-token statistics of a language-model head, differentiable, without the logits."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from .autograd import FusedStatistics
+from .reference import naive_statistics
+from .statistics import STATISTICS, Projection, Statistic
+
+BACKENDS = ("auto", "chunked", "reference")
+
+__all__ = ["BACKENDS", "STATISTICS", "Projection", "Statistic", "token_statistics"]
+
+
+def token_statistics(
+    hidden_states: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    want: tuple[str, ...] | list[str],
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    ignore_index: int = -100,
+    top_k: int | None = None,
+    temperature: float | None = None,
+    reference: Projection | tuple | None = None,
+    backend: str = "auto",
+) -> dict[str, Tensor]:
+    """Per-token statistics of softmax(head(hidden_states)) at `labels`.
+
+    Args:
+        hidden_states: [T, D], float64, float32, bfloat16 or float16; already shifted, so that row t predicts labels[t].
+        weight: [V, D] head weight of the same dtype.
+        labels: [T] integer token ids; rows with `ignore_index` get 0 in every statistic and no gradient.
+        want: names from `manypaths.engine.STATISTICS`.
+        bias: [V] or None. logits = softcap * tanh(logit_scale * (h W^T + bias) / softcap).
+        top_k: for `topk_mass`, `topk_entropy`; 1 <= top_k < V.
+        temperature: for the tempered statistics; > 0.
+        reference: `Projection(hidden_states, weight, ...)` of the reference model at the same rows, for the KLs;
+            never receives a gradient.
+        backend: "chunked" (bounded memory), "reference" (the naive twin, full logits), or "auto" (chunked).
+
+    Returns:
+        {name: [T] float32 (float64 for float64 input)}. Differentiable exactly where
+        `STATISTICS[name].differentiable`; first derivatives only with the chunked backend.
+
+    Raises:
+        ValueError: unknown statistic or backend, missing or bad parameter, label outside the vocabulary,
+            mismatched shapes or dtypes, NaN or inf in hidden_states (names the first bad row).
+    """
+    want = tuple(want)
+    policy = Projection(hidden_states, weight, bias, softcap, logit_scale)
+    reference = None if reference is None else Projection(*reference)
+    check_request(want, top_k, temperature, reference, backend, len(weight))
+    check_projection(policy, "hidden_states")
+    if labels.shape != hidden_states.shape[:1]:
+        raise ValueError(f"labels must be [T] = {list(hidden_states.shape[:1])}, got {list(labels.shape)}.")
+    valid = labels != ignore_index
+    check_labels(labels, valid, len(weight), ignore_index)
+    check_finite(hidden_states, valid)
+    if reference is not None:
+        check_projection(reference, "reference hidden_states")
+        check_reference(policy, reference)
+
+    index = valid.nonzero()[:, 0]
+    packed = policy._replace(hidden_states=hidden_states[index])
+    if reference is not None:
+        reference = Projection(
+            reference.hidden_states[index].detach(),
+            reference.weight.detach(),
+            None if reference.bias is None else reference.bias.detach(),
+            *reference[3:],
+        )
+    core = tuple(dict.fromkeys("entropy" if name == "normalized_entropy" else name for name in want))
+    if backend == "reference":
+        values = naive_statistics(packed, labels[index], core, top_k, temperature, reference)
+    else:
+        outputs = FusedStatistics.apply(
+            *packed[:3], labels[index], core, softcap, logit_scale, top_k, temperature, reference
+        )
+        values = dict(zip(core, outputs, strict=True))
+    if "normalized_entropy" in want:
+        values["normalized_entropy"] = values["entropy"] / math.log(len(weight))
+    return {name: scatter(values[name], index, len(labels)) for name in want}
+
+
+def scatter(values: Tensor, index: Tensor, length: int) -> Tensor:
+    """[length] vector with `values` at `index` and 0 elsewhere; the graph survives an empty `values`."""
+    if len(values) == length:
+        return values
+    return values.new_zeros(length).index_put((index,), values)
+
+
+def check_request(want, top_k, temperature, reference, backend, vocab_size) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"Unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    for name in want:
+        if name not in STATISTICS:
+            raise ValueError(f"Unknown statistic {name!r}; the engine offers {', '.join(STATISTICS)}.")
+        parameters = STATISTICS[name].parameters
+        if "top_k" in parameters and top_k is None:
+            raise ValueError(f"{name} needs top_k, the number of largest probabilities to add; pass top_k=...")
+        if "temperature" in parameters and temperature is None:
+            raise ValueError(f"{name} needs temperature; pass temperature=...")
+        if STATISTICS[name].needs_reference and reference is None:
+            raise ValueError(f"{name} needs the reference model's hidden states and head; pass reference=Projection(...)")
+    if top_k is not None and not 1 <= top_k < vocab_size:
+        raise ValueError(f"top_k must be at least 1 and below the vocabulary size {vocab_size}, got {top_k}.")
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}.")
+
+
+def check_projection(projection: Projection, name: str) -> None:
+    hidden_states, weight, bias, softcap, logit_scale = projection
+    if isinstance(weight, DTensor):
+        raise ValueError(
+            "The head weight is sharded over devices (DTensor). Vocabulary-sharded heads are not supported: "
+            "gather it first, or keep lm_head out of the tensor-parallel plan."
+        )
+    if hidden_states.dim() != 2 or weight.dim() != 2 or hidden_states.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"{name} must be [T, D] and weight [V, D] with the same D, "
+            f"got {list(hidden_states.shape)} and {list(weight.shape)}."
+        )
+    if hidden_states.dtype != weight.dtype:
+        raise ValueError(f"{name} ({hidden_states.dtype}) and weight ({weight.dtype}) must have the same dtype.")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be [V] = [{len(weight)}], got {list(bias.shape)}.")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0 or None, got {softcap}.")
+    if not math.isfinite(logit_scale) or logit_scale == 0:
+        raise ValueError(f"logit_scale must be finite and not 0, got {logit_scale}.")
+
+
+def check_reference(policy: Projection, reference: Projection) -> None:
+    if len(reference.weight) != len(policy.weight):
+        raise ValueError(
+            f"The reference's vocabulary has {len(reference.weight)} entries, the model's {len(policy.weight)}: "
+            "the KL is undefined. Use a reference with the same tokenizer and head size."
+        )
+    if len(reference.hidden_states) != len(policy.hidden_states):
+        raise ValueError(
+            f"The reference has {len(reference.hidden_states)} rows of hidden states, "
+            f"the model {len(policy.hidden_states)}; they must be the same tokens."
+        )
+
+
+def check_labels(labels: Tensor, valid: Tensor, vocab_size: int, ignore_index: int) -> None:
+    outside = valid & ((labels < 0) | (labels >= vocab_size))
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"Label {int(labels[row])} at row {row} is outside the vocabulary of {vocab_size}; "
+            f"ignored tokens must be {ignore_index}."
+        )
+
+
+def check_finite(hidden_states: Tensor, valid: Tensor) -> None:
+    bad = valid & ~torch.isfinite(hidden_states.detach()).all(-1)
+    if bad.any():
+        raise ValueError(
+            f"hidden_states hold NaN or inf, first at row {int(bad.nonzero()[0])} "
+            f"({int(bad.sum())} of {int(valid.sum())} trained tokens): the model has diverged or its input is broken."
+        )

@@ -1,0 +1,266 @@
+"""Statistics and their gradients in plain PyTorch, on any device, in bounded memory.
+
+Forward: token chunks, full vocabulary rows, one sweep for all statistics. Backward: vocabulary tiles
+recomputed from a few saved scalars per row, so that d_weight is written once per tile and nothing of
+size [T, V] or fp32 [V, D] ever exists. Both work in place on reused scratch: fresh pages cost more
+than arithmetic here.
+
+Shapes: T tokens, D hidden size, V vocabulary, K top-k; R rows of a block, C rows of a chunk, N columns
+of a vocabulary tile.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .statistics import GEM_SIGMOID_SLOPE, Projection
+
+# Elements, not bytes: the product matrix of a forward chunk, the fp32 scratch of a row block, the
+# scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/).
+CHUNK_ELEMENTS = {"cpu": 40_000_000, "cuda": 512_000_000}
+BLOCK_ELEMENTS = {"cpu": 5_000_000, "cuda": 256_000_000}
+TILE_ELEMENTS = {"cpu": 8_400_000, "cuda": 67_000_000}
+MIN_TILE, MAX_TILE = 1024, 32768
+
+
+class Rows(NamedTuple):
+    """What the backward needs of each row, all [T] in the statistics' dtype."""
+
+    logsumexp: Tensor  # log sum_i exp(z_i)
+    tempered_logsumexp: Tensor | None  # log sum_i exp(z_i / temperature)
+    label_logit: Tensor | None  # z_y
+    entropy: Tensor | None
+    sigmoid_mass: Tensor | None  # q.w
+    ref_logsumexp: Tensor | None
+    kl_policy_ref: Tensor | None
+
+
+def budget(elements: dict[str, int], device: torch.device, width: int) -> int:
+    """How many rows (or columns) of `width` fit into the budget of this kind of device."""
+    return max(1, elements["cpu" if device.type == "cpu" else "cuda"] // max(1, width))
+
+
+def statistics_dtype(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def transform_(z: Tensor, projection: Projection, columns: slice = slice(None)) -> Tensor:
+    """Bias, scale and softcap, in place on the raw product z [., columns]."""
+    if projection.bias is not None:
+        z.add_(projection.bias[columns])
+    if projection.logit_scale != 1.0:
+        z.mul_(projection.logit_scale)
+    if projection.softcap is not None:
+        z.div_(projection.softcap).tanh_().mul_(projection.softcap)
+    return z
+
+
+def block_logits(product: Tensor, projection: Projection, scratch: Tensor | None) -> Tensor:
+    """Final logits of a row block, in the statistics' dtype; in place when `product` has that dtype."""
+    z = product if scratch is None else scratch[: len(product)].copy_(product)
+    return transform_(z, projection)
+
+
+def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[str, Tensor]:
+    """All statistics of the rows z [R, V] (destroyed), with two scratch blocks of the same shape."""
+    out: dict[str, Tensor] = {}
+    largest = z.amax(-1)
+    z_y = z.gather(-1, labels[:, None])[:, 0]
+    out["label_logit"] = z_y
+    out["is_top1"] = (z_y >= largest).to(z.dtype)
+    if top_k is not None:
+        topk = z.topk(top_k).values
+    z.sub_(largest[:, None])
+    centred_y = z_y - largest
+    exps = torch.exp(z, out=work)
+    total = exps.sum(-1)
+    log_total = total.log()
+    out["logsumexp"] = largest + log_total
+    out["logprob"] = centred_y - log_total
+    if top_k is not None:
+        topk_logp = topk - out["logsumexp"][:, None]
+        out["topk_mass"] = topk_logp.exp().sum(-1)
+        topk_logp = topk_logp.log_softmax(-1)
+        out["topk_entropy"] = -(topk_logp.exp() * topk_logp).sum(-1)
+    if "mean_logprob" in want:
+        out["mean_logprob"] = z.mean(-1) - log_total
+    if "entropy" in want:
+        out["entropy"] = log_total - torch.mul(exps, z, out=other).sum(-1) / total
+    if z_ref is not None:
+        ref_largest = z_ref.amax(-1)
+        z_ref.sub_(ref_largest[:, None])
+        ref_exps = torch.exp(z_ref, out=other)
+        ref_total = ref_exps.sum(-1)
+        out["ref_logsumexp"] = ref_largest + ref_total.log()
+        shift = log_total - ref_total.log()
+        gap = torch.sub(z, z_ref, out=z_ref)  # log p - log r + shift: accurate where p is close to r
+        ref_gap = ref_exps.mul_(gap).sum(-1) / ref_total
+        out["kl_policy_ref"] = (torch.mul(exps, gap, out=other).sum(-1) / total - shift).clamp_(min=0)
+        out["kl_ref_policy"] = (shift - ref_gap).clamp_(min=0)
+    if temperature is not None:
+        q = torch.mul(z, 1 / temperature, out=work).exp_()
+        q_total = q.sum(-1)
+        out["tempered_logsumexp"] = largest / temperature + q_total.log()
+        if "tempered_logprob" in want:
+            out["tempered_logprob"] = torch.mul(q, z, out=other).sum(-1) / q_total - log_total
+        if "sigmoid_tempered_logprob" in want or "sigmoid_tempered_mass" in want:
+            torch.sub(z, centred_y[:, None], out=other).mul_(GEM_SIGMOID_SLOPE).sigmoid_()
+            mass = q.mul_(other).sum(-1) / q_total
+            out["sigmoid_tempered_mass"] = mass
+            out["sigmoid_tempered_logprob"] = q.mul_(z).sum(-1) / q_total - mass * log_total
+    return out
+
+
+def forward(
+    policy: Projection,
+    labels: Tensor,
+    want: tuple[str, ...],
+    top_k: int | None,
+    temperature: float | None,
+    reference: Projection | None,
+) -> tuple[dict[str, Tensor], Rows]:
+    """The statistics named in `want`, each [T], and the row scalars the backward needs."""
+    hidden, weight = policy.hidden_states, policy.weight
+    T, V = len(hidden), len(weight)
+    dtype, device = statistics_dtype(hidden), hidden.device
+    chunk = min(max(T, 1), budget(CHUNK_ELEMENTS, device, V))
+    block = min(chunk, budget(BLOCK_ELEMENTS, device, V))
+    in_place = hidden.dtype == dtype
+    ref_in_place = reference is not None and reference.hidden_states.dtype == dtype
+
+    def scratch() -> Tensor:
+        return torch.empty(block, V, dtype=dtype, device=device)
+
+    work, other = scratch(), scratch()
+    policy_scratch = None if in_place else scratch()
+    ref_scratch = None if reference is None or ref_in_place else scratch()
+    out: dict[str, Tensor] = {}
+    for start in range(0, max(T, 1), chunk):  # T = 0 runs one empty chunk and gives empty statistics
+        product = hidden[start : start + chunk] @ weight.T  # [C, V], the only matrix that wide
+        ref_product = None if reference is None else reference.hidden_states[start : start + chunk] @ reference.weight.T
+        for row in range(0, max(len(product), 1), block):
+            rows = slice(row, min(row + block, len(product)))
+            z = block_logits(product[rows], policy, policy_scratch)
+            z_ref = None if reference is None else block_logits(ref_product[rows], reference, ref_scratch)
+            size = rows.stop - rows.start
+            where = slice(start + rows.start, start + rows.stop)
+            for name, value in row_block(
+                z, z_ref, work[:size], other[:size], labels[where], want, top_k, temperature
+            ).items():
+                out.setdefault(name, torch.empty(T, dtype=dtype, device=device))[where] = value
+        del product, ref_product
+    rows = Rows(
+        out["logsumexp"],
+        out.get("tempered_logsumexp"),
+        out["label_logit"],
+        out.get("entropy"),
+        out.get("sigmoid_tempered_mass"),
+        out.get("ref_logsumexp"),
+        out.get("kl_policy_ref"),
+    )
+    return {name: out[name] for name in want}, rows
+
+
+def column(value: Tensor | float) -> Tensor | float:
+    """A [T] vector as a [T, 1] column; numbers pass through."""
+    return value[:, None] if isinstance(value, Tensor) else value
+
+
+def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], offset, V, temperature) -> Tensor:
+    """d(sum of upstream * statistic) / dz for one tile of final logits z [T, N]; overwrites z.
+
+    p (a + b log p - g log r) + t q + s q w + m / V - k r + e_y l, with row scalars from the upstream
+    gradients: l logprob, m mean_logprob, h entropy, t tempered, s sigmoid-tempered, g KL(p||r), k KL(r||p).
+    """
+    get = grads.get
+    entropy, kl = get("entropy"), get("kl_policy_ref")
+    sigmoid, tempered = get("sigmoid_tempered_logprob"), get("tempered_logprob")
+    inside = (labels >= offset) & (labels < offset + z.shape[1])
+    a = torch.zeros_like(rows.logsumexp)
+    for name in ("logprob", "mean_logprob", "tempered_logprob"):
+        a = a - grads[name] if name in grads else a
+    if sigmoid is not None:
+        a = a - sigmoid * rows.sigmoid_mass
+    if "kl_ref_policy" in grads:
+        a = a + grads["kl_ref_policy"]
+    if entropy is not None:
+        a = a - entropy * rows.entropy
+    if kl is not None:
+        a = a - kl * rows.kl_policy_ref
+
+    if tempered is not None or sigmoid is not None:
+        q = torch.mul(z, 1 / temperature).sub_(column(rows.tempered_logsumexp)).exp_()
+        if sigmoid is None:
+            extra = q.mul_(column(tempered))
+        else:
+            weights = torch.sub(z, column(rows.label_logit)).mul_(GEM_SIGMOID_SLOPE).sigmoid_().mul_(column(sigmoid))
+            extra = q.mul_(weights if tempered is None else weights.add_(column(tempered)))
+    else:
+        extra = None
+    logp = z.sub_(column(rows.logsumexp))
+    p = torch.exp(logp, out=work)
+    if entropy is None and kl is None:
+        d = p.mul_(column(a))
+    else:
+        slope = (0 if kl is None else kl) - (0 if entropy is None else entropy)
+        inner = logp.mul_(column(slope)).add_(column(a))
+        if kl is not None:
+            inner.addcmul_(z_ref - column(rows.ref_logsumexp), column(kl), value=-1)
+        d = p.mul_(inner)
+    if "kl_ref_policy" in grads:
+        d.addcmul_(z_ref.sub_(column(rows.ref_logsumexp)).exp_(), column(grads["kl_ref_policy"]), value=-1)
+    if extra is not None:
+        d.add_(extra)
+    if "mean_logprob" in grads:
+        d.add_(column(grads["mean_logprob"] / V))
+    if "logprob" in grads:
+        index = inside.nonzero()[:, 0]
+        d[index, labels[index] - offset] += grads["logprob"][index]
+    return d
+
+
+def backward(
+    policy: Projection,
+    labels: Tensor,
+    rows: Rows,
+    grads: dict[str, Tensor],
+    temperature: float | None,
+    reference: Projection | None,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of hidden_states, weight and bias (None where `needs` says so) from upstream `grads`."""
+    hidden, weight = policy.hidden_states, policy.weight
+    T, V = len(hidden), len(weight)
+    dtype, device = statistics_dtype(hidden), hidden.device
+    tile = min(V, MAX_TILE, max(MIN_TILE, budget(TILE_ELEMENTS, device, T)))
+    d_hidden = torch.zeros(hidden.shape, dtype=dtype, device=device) if needs[0] else None
+    d_weight = torch.empty_like(weight) if needs[1] else None
+    d_bias = torch.empty_like(policy.bias) if needs[2] else None
+    scratch = torch.empty(T, tile, dtype=dtype, device=device)
+    wants_ref = reference is not None and ("kl_policy_ref" in grads or "kl_ref_policy" in grads)
+    for offset in range(0, V, tile):
+        columns = slice(offset, min(offset + tile, V))
+        z = transform_((hidden @ weight[columns].T).to(dtype), policy, columns)
+        jacobian = None if policy.softcap is None else 1 - (z / policy.softcap).square_()
+        z_ref = None
+        if wants_ref:
+            product = reference.hidden_states @ reference.weight[columns].T
+            z_ref = transform_(product.to(dtype), reference, columns)
+        work = scratch[:, : z.shape[1]] if z.shape[1] == tile else torch.empty_like(z)
+        d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, V, temperature)
+        if jacobian is not None:
+            d.mul_(jacobian)
+        if policy.logit_scale != 1.0:
+            d.mul_(policy.logit_scale)
+        if d_bias is not None:
+            d_bias[columns] = d.sum(0)
+        d = d.to(hidden.dtype)
+        if d_hidden is not None:
+            if hidden.dtype == dtype:
+                d_hidden.addmm_(d, weight[columns])
+            else:
+                d_hidden.add_(d @ weight[columns])
+        if d_weight is not None:
+            torch.mm(d.T, hidden, out=d_weight[columns])
+    return None if d_hidden is None else d_hidden.to(hidden.dtype), d_weight, d_bias
