@@ -1,0 +1,100 @@
+import threading
+
+import pytest
+
+from manypaths.training import rewards
+from manypaths.training.rewards import last_box, math, resolve_reward, same_answer
+
+
+def grade(completion, gold="7", column="answer"):
+    return math([completion], **{column: [gold]})[0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [
+        ("7", "7", True),
+        ("025", "25", True),
+        ("1,000", "1000", True),
+        ("10,\\!080", "10080", True),
+        ("3/4", "\\frac{3}{4}", True),
+        ("-\\frac{1}{2}", "-0.5", True),
+        ("0.50", "1/2", True),
+        ("7", "7.", True),
+        ("104", "10400", False),
+        ("40000", "40001", False),
+        ("\\frac{8}{21}", "\\frac{82}{1}", False),
+        ("x+1", "1+x", True),
+        ("x+1", "x-1", False),
+        ("\\sqrt{8}", "2\\sqrt{2}", True),
+        ("(1,2)", "(2,1)", False),
+        ("", "", False),
+        ("1/0", "2/0", False),
+    ],
+)
+def test_answers_are_compared_by_value(gold, answer, expected):
+    assert same_answer(gold, answer) is expected
+
+
+def test_the_last_closed_box_counts_and_no_box_is_wrong():
+    assert last_box("\\boxed{1} then \\boxed{\\frac{1}{2}} and \\boxed{3") == "\\frac{1}{2}"
+    assert grade("so \\boxed{8} no, \\boxed{7}") == 1.0
+    assert grade("the answer is 7") == 0.0
+    assert grade("\\boxed{7") == 0.0
+
+
+def test_gold_from_either_column_and_conversational_completions():
+    assert grade([{"role": "assistant", "content": "\\boxed{7}"}]) == 1.0
+    assert grade("\\boxed{7}", "thus \\boxed{7}.", "solution") == 1.0
+    assert grade("\\boxed{7}", "$7$", "solution") == 1.0
+    assert grade("\\boxed{7}", 7) == 1.0
+    with pytest.raises(ValueError, match="column answer or solution in the data; found target"):
+        math(["\\boxed{7}"], target=[7])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\\boxed{}",
+        "\\boxed{" * 300,
+        "\\boxed{" + "{" * 3000,
+        "\\boxed{\\frac{}{}}",
+        "\\boxed{9^{9^{9^{9}}}}",
+        "\\boxed{}}}{{",
+    ],
+)
+def test_nothing_crashes_the_math_reward(text):
+    assert grade(text) == 0.0
+    assert grade([{"role": "assistant", "content": None}]) == 0.0
+    assert grade([]) == 0.0
+
+
+def test_grading_works_outside_the_main_thread():
+    seen = []
+    worker = threading.Thread(target=lambda: seen.append(grade("\\boxed{b+a}", "a+b")))
+    worker.start()
+    worker.join()
+    assert seen == [1.0]
+
+
+def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
+    assert resolve_reward("math") is math
+    assert resolve_reward(len) is len
+    with pytest.raises(ValueError, match="Unknown reward 'maths'. Did you mean math"):
+        resolve_reward("maths")
+    code = "def always(completions, **columns):\n    return [1.0] * len(completions)\n\nlimit = 3\n"
+    (tmp_path / "my_rewards.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_reward("my_rewards:always")(["a", "b"]) == [1.0, 1.0]
+    with pytest.raises(ValueError, match="has no function 'never'"):
+        resolve_reward("my_rewards:never")
+    with pytest.raises(ValueError, match="is no function but int"):
+        resolve_reward("my_rewards:limit")
+    with pytest.raises(ValueError, match="Cannot import module 'nowhere_to_be_found'"):
+        resolve_reward("nowhere_to_be_found:always")
+
+
+def test_registered_names_are_functions_with_documentation():
+    assert set(rewards.REWARDS) == {"countdown", "math"}
+    assert all(reward.__doc__ for reward in rewards.REWARDS.values())
