@@ -33,7 +33,8 @@ def token_statistics(
     """Per-token statistics of softmax(head(hidden_states)) at `labels`.
 
     Args:
-        hidden_states: [T, D], float64, float32, bfloat16 or float16; already shifted, so that row t predicts labels[t].
+        hidden_states: [T, D], float64, float32, bfloat16 or float16; already shifted, so that row t predicts
+            labels[t]. More leading dimensions, [B, S, D], are welcome: T then stands for [B, S] throughout.
         weight: [V, D] head weight of the same dtype.
         labels: [T] integer token ids; rows with `ignore_index` get 0 in every statistic and no gradient.
         want: names from `manypaths.engine.STATISTICS`.
@@ -57,8 +58,8 @@ def token_statistics(
     reference = None if reference is None else Projection(*reference)
     check_request(want, top_k, temperature, reference, backend, len(weight))
     check_projection(policy, "hidden_states")
-    if labels.shape != hidden_states.shape[:1]:
-        raise ValueError(f"labels must be [T] = {list(hidden_states.shape[:1])}, got {list(labels.shape)}.")
+    if labels.shape != hidden_states.shape[:-1]:
+        raise ValueError(f"labels must be [T] = {list(hidden_states.shape[:-1])}, got {list(labels.shape)}.")
     valid = labels != ignore_index
     check_labels(labels, valid, len(weight), ignore_index)
     check_finite(hidden_states, valid)
@@ -66,33 +67,30 @@ def token_statistics(
         check_projection(reference, "reference hidden_states")
         check_reference(policy, reference)
 
-    index = valid.nonzero()[:, 0]
-    packed = policy._replace(hidden_states=hidden_states[index])
+    packed = policy._replace(hidden_states=hidden_states[valid])
     if reference is not None:
         reference = Projection(
-            reference.hidden_states[index].detach(),
+            reference.hidden_states[valid].detach(),
             reference.weight.detach(),
             None if reference.bias is None else reference.bias.detach(),
             *reference[3:],
         )
     core = tuple(dict.fromkeys("entropy" if name == "normalized_entropy" else name for name in want))
     if backend == "reference":
-        values = naive_statistics(packed, labels[index], core, top_k, temperature, reference)
+        values = naive_statistics(packed, labels[valid], core, top_k, temperature, reference)
     else:
         outputs = FusedStatistics.apply(
-            *packed[:3], labels[index], core, softcap, logit_scale, top_k, temperature, reference
+            *packed[:3], labels[valid], core, softcap, logit_scale, top_k, temperature, reference
         )
         values = dict(zip(core, outputs, strict=True))
     if "normalized_entropy" in want:
         values["normalized_entropy"] = values["entropy"] / math.log(len(weight))
-    return {name: scatter(values[name], index, len(labels)) for name in want}
+    return {name: unpack(values[name], valid) for name in want}
 
 
-def scatter(values: Tensor, index: Tensor, length: int) -> Tensor:
-    """[length] vector with `values` at `index` and 0 elsewhere; the graph survives an empty `values`."""
-    if len(values) == length:
-        return values
-    return values.new_zeros(length).index_put((index,), values)
+def unpack(values: Tensor, valid: Tensor) -> Tensor:
+    """Packed `values` at the places where `valid` is true and 0 elsewhere; keeps the graph of empty `values`."""
+    return values.new_zeros(valid.shape).masked_scatter(valid, values)
 
 
 def check_request(want, top_k, temperature, reference, backend, vocab_size) -> None:
@@ -121,7 +119,7 @@ def check_projection(projection: Projection, name: str) -> None:
             "The head weight is sharded over devices (DTensor). Vocabulary-sharded heads are not supported: "
             "gather it first, or keep lm_head out of the tensor-parallel plan."
         )
-    if hidden_states.dim() != 2 or weight.dim() != 2 or hidden_states.shape[1] != weight.shape[1]:
+    if hidden_states.dim() < 2 or weight.dim() != 2 or hidden_states.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"{name} must be [T, D] and weight [V, D] with the same D, "
             f"got {list(hidden_states.shape)} and {list(weight.shape)}."
@@ -142,19 +140,19 @@ def check_reference(policy: Projection, reference: Projection) -> None:
             f"The reference's vocabulary has {len(reference.weight)} entries, the model's {len(policy.weight)}: "
             "the KL is undefined. Use a reference with the same tokenizer and head size."
         )
-    if len(reference.hidden_states) != len(policy.hidden_states):
+    if reference.hidden_states.shape[:-1] != policy.hidden_states.shape[:-1]:
         raise ValueError(
-            f"The reference has {len(reference.hidden_states)} rows of hidden states, "
-            f"the model {len(policy.hidden_states)}; they must be the same tokens."
+            f"The reference's hidden states are {list(reference.hidden_states.shape)}, "
+            f"the model's {list(policy.hidden_states.shape)}; they must be of the same tokens."
         )
 
 
 def check_labels(labels: Tensor, valid: Tensor, vocab_size: int, ignore_index: int) -> None:
     outside = valid & ((labels < 0) | (labels >= vocab_size))
     if outside.any():
-        row = int(outside.nonzero()[0])
+        first = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"Label {int(labels[row])} at row {row} is outside the vocabulary of {vocab_size}; "
+            f"Label {int(labels[tuple(first)])} at {place(first)} is outside the vocabulary of {vocab_size}; "
             f"ignored tokens must be {ignore_index}."
         )
 
@@ -163,6 +161,13 @@ def check_finite(hidden_states: Tensor, valid: Tensor) -> None:
     bad = valid & ~torch.isfinite(hidden_states.detach()).all(-1)
     if bad.any():
         raise ValueError(
-            f"hidden_states hold NaN or inf, first at row {int(bad.nonzero()[0])} "
+            f"hidden_states hold NaN or inf, first at {place(bad.nonzero()[0].tolist())} "
             f"({int(bad.sum())} of {int(valid.sum())} trained tokens): the model has diverged or its input is broken."
         )
+
+
+def place(index: list[int]) -> str:
+    """Where a token stands, in words: `row 5` of [T], `sequence 1, position 5` of [B, S]."""
+    if len(index) == 2:
+        return f"sequence {index[0]}, position {index[1]}"
+    return f"row {index[0]}" if len(index) == 1 else f"index {index}"

@@ -1,0 +1,1 @@
+"""Joins objectives and engine to Hugging Face models and TRL's trainers."""

@@ -1,0 +1,240 @@
+"""TRL's SFTTrainer with any objective. All mathematics is elsewhere; this file only joins.
+
+TRL's own `compute_loss` runs unchanged on a stand-in for the model that answers its fused-head call with our
+per-token losses, so reduction, accumulation, DDP scaling, auxiliary losses, metrics and evaluation stay TRL's. This
+leans on `FusedCausalLMOutput`, on the `fused_lm_head=True` argument and on `_metrics`, which are private to
+trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and fails when they move.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import trl
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor, nn
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl.trainer.utils import FusedCausalLMOutput
+
+from ..engine import Projection
+from ..objectives import resolve
+from ..objectives.registry import CALIBRATED
+from .attachment import check_head
+from .calibration import Calibration, calibrate, check_fraction
+from .lm_head import HeadHook
+from .metrics import label_probability_quantiles, means, sums
+from .reduction import statistics_of, token_losses
+from .reference_model import reference_of
+
+
+@dataclass
+class SFTConfig(trl.SFTConfig):
+    """TRL's SFTConfig and the choice of objective.
+
+    Raises:
+        ValueError: an objective that does not resolve, or a TRL option that would replace it.
+    """
+
+    objective: str = field(
+        default="nll", metadata={"help": "Objective: a name from `manypaths objectives`, or module:function."}
+    )
+    objective_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Hyper-parameters of the objective, as a mapping or JSON."}
+    )
+    calibration_fraction: float = field(
+        default=0.3,
+        metadata={"help": "Share of trained tokens below a threshold that is calibrated (SED-SFT's 1 - r)."},
+    )
+    calibration_sequences: int = field(
+        default=100, metadata={"help": "Training sequences that a threshold is calibrated on."}
+    )
+    reference: str | None = field(
+        default=None,
+        metadata={"help": "Reference model (hub id or folder) of KL objectives; the starting model if not given."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.objective_kwargs, str):
+            try:
+                self.objective_kwargs = json.loads(self.objective_kwargs)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"objective_kwargs is not JSON: {error}. Example: '{{\"top_k\": 10}}'.") from error
+        if not isinstance(self.objective_kwargs or {}, dict):
+            raise ValueError(f"objective_kwargs must be a mapping, got {self.objective_kwargs!r}.")
+        check_fraction(self.calibration_fraction)
+        if self.calibration_sequences < 1:
+            raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
+        resolve(self.objective, **(self.objective_kwargs or {}))
+        if self.loss_type != "nll":
+            raise ValueError(f"loss_type={self.loss_type!r} would replace the objective; use objective={self.loss_type!r}.")
+        if self.label_smoothing_factor > 0:
+            raise ValueError("label_smoothing_factor would replace the objective; use objective='label_smoothing'.")
+
+
+class SFTTrainer(trl.SFTTrainer):
+    """`trl.SFTTrainer` that minimises `args.objective`. All its arguments, and an `SFTConfig` of this module.
+
+    Raises:
+        ValueError: at construction, for every combination that would not train what was asked.
+    """
+
+    _tag_names = ["trl", "sft", "manypaths"]
+
+    def __init__(self, model: str | nn.Module, args: SFTConfig | None = None, **kwargs: Any) -> None:
+        args = SFTConfig("manypaths-sft") if args is None else args
+        if not isinstance(args, SFTConfig):
+            raise ValueError(f"args must be a manypaths.SFTConfig, got {type(args).__module__}.{type(args).__name__}.")
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError("compute_loss_func would replace the objective; write it as objective='module:function'.")
+        objective = resolve(args.objective, **(args.objective_kwargs or {}))
+        super().__init__(model, args, **kwargs)
+        self.objective = objective
+        self.calibration: Calibration | None = None
+        check_head(self.model, objective)
+        refuse_unsupported(self.accelerator, objective.needs_reference)
+        self._hook = HeadHook(self.model)
+        self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
+        self.add_callback(SaveCalibration(self))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        if checkpoint and self.objective.missing:
+            self._adopt(stored_calibration(checkpoint))
+        self.accelerator.print(
+            f"objective: {self.objective.name} {self.objective.hyperparameters or ''}. Its values are not comparable "
+            "between objectives; compare `ce`."
+        )
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.objective.missing:
+            self._calibrate(model)
+        return super().compute_loss(partial(self._call, model), inputs, return_outputs, num_items_in_batch)
+
+    def _call(self, model: nn.Module, *, fused_lm_head: bool = False, **inputs: Any) -> Any:
+        """The stand-in for the model: our losses where TRL asks for its fused head."""
+        if not fused_lm_head:
+            return model(**inputs)
+        labels = inputs.pop("labels")
+        reference = None if self._reference is None else self._reference(model, inputs)
+        output, scored = self._hook(
+            lambda: model(**inputs), lambda policy: token_losses(self.objective, policy, labels, reference)
+        )
+        self._record(scored.statistics)
+
+        def unpacked(values: Tensor) -> Tensor:
+            return values.new_zeros(scored.valid.shape).masked_scatter(scored.valid, values)
+
+        return FusedCausalLMOutput(
+            log_probs=-(scored.losses + 0.0 * output.logits.sum()),
+            entropy=unpacked(scored.statistics["entropy"]),
+            is_top1=unpacked(scored.statistics["is_top1"]),
+            label_mask=scored.valid,
+            aux_loss=getattr(output, "aux_loss", None),
+        )
+
+    def _record(self, statistics: dict[str, Tensor]) -> None:
+        """Metrics of this micro-batch over all ranks, into TRL's own store."""
+        totals = sums(self.objective, statistics)
+        gathered = self.accelerator.gather_for_metrics(torch.stack(list(totals.values()))[None]).sum(0).tolist()
+        metrics = means(dict(zip(totals, gathered, strict=True)))
+        metrics |= label_probability_quantiles(statistics["logprob"])
+        if "mask_rate" in metrics and self.calibration is not None:
+            metrics["mask_rate_requested"] = self.calibration.requested_fraction
+        store = self._metrics["train" if self.model.training else "eval"]
+        for name, value in metrics.items():
+            store[name].append(value)
+
+    def _calibrate(self, model: nn.Module) -> None:
+        """Sets the missing hyper-parameter from trained tokens of the model as it is now, on all ranks alike."""
+        name = self.objective.missing[0]
+        statistic = CALIBRATED[name]
+        parameters = self.objective.engine_parameters
+        training = model.training
+        model.eval()
+        values: list[Tensor] = []
+        with torch.no_grad():
+            for inputs in self._calibration_batches():
+                labels = inputs.pop("labels")
+                captured = self._hook(
+                    partial(model, **inputs), partial(read_statistic, labels=labels, name=statistic, parameters=parameters)
+                )
+                values.append(captured.result.float().cpu())
+        model.train(training)
+        gathered = torch.cat(gather_object([torch.cat(values)]))
+        self._adopt(calibrate(gathered, self.args.calibration_fraction, name, statistic, parameters.get("top_k")))
+        self.accelerator.print(str(self.calibration))
+        gap = abs(self.calibration.realised_fraction - self.calibration.requested_fraction)
+        if gap > 0.05:
+            self.accelerator.print(
+                f"warning: ties at the threshold put the realised share {gap:.0%} away from the requested one."
+            )
+
+    def _calibration_batches(self) -> Iterator[dict[str, Any]]:
+        """Batches of `calibration_sequences` training examples, the same number on every rank."""
+        wanted, size = self.args.calibration_sequences, self.args.per_device_train_batch_size
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if isinstance(self.train_dataset, torch.utils.data.IterableDataset):
+            examples = [example for _, example in zip(range(wanted), self.train_dataset, strict=False)]
+        else:
+            generator = torch.Generator().manual_seed(self.args.seed)
+            order = torch.randperm(len(self.train_dataset), generator=generator)[:wanted]
+            examples = [self.train_dataset[int(index)] for index in order]
+        usable = len(examples) if len(examples) < ranks else len(examples) // ranks * ranks
+        mine = examples[:usable][rank::ranks] or examples[:1]
+        columns = {"input_ids", "labels", "seq_lengths", "position_ids"}
+        for start in range(0, len(mine), size):
+            batch = [{k: v for k, v in row.items() if k in columns} for row in mine[start : start + size]]
+            yield self._prepare_inputs({**self.data_collator(batch), "use_cache": False})
+
+    def _adopt(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+        self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
+
+
+class SaveCalibration(TrainerCallback):
+    """Puts the calibrated threshold into every checkpoint, so that a resumed run never calibrates a trained model."""
+
+    def __init__(self, trainer: SFTTrainer) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.trainer.calibration is not None and state.is_world_process_zero:
+            self.trainer.calibration.save(f"{args.output_dir}/checkpoint-{state.global_step}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.trainer.calibration is not None and state.is_world_process_zero:
+            self.trainer.calibration.save(args.output_dir)
+
+
+def read_statistic(policy: Projection, labels: Tensor, name: str, parameters: dict[str, Any]) -> Tensor:
+    return statistics_of(policy, labels, (name,), **parameters)[0][name]
+
+
+def stored_calibration(checkpoint: str) -> Calibration:
+    calibration = Calibration.load(checkpoint)
+    if calibration is None:
+        raise ValueError(
+            f"{checkpoint} holds no calibration.json, and calibrating on a trained model would give another threshold. "
+            "Pass the threshold in objective_kwargs, or resume from a checkpoint of this objective."
+        )
+    return calibration
+
+
+def refuse_unsupported(accelerator: Any, needs_reference: bool) -> None:
+    """What was not tested is refused, not tried."""
+    parallelism = accelerator.parallelism_config
+    if parallelism is not None and (parallelism.tp_enabled or parallelism.cp_enabled or parallelism.sp_enabled):
+        raise ValueError("Tensor, context and sequence parallelism are not supported; use DDP or FSDP2.")
+    plugin = accelerator.state.deepspeed_plugin
+    if plugin is not None and plugin.zero_stage == 3:
+        raise ValueError("DeepSpeed ZeRO-3 is not supported; use ZeRO-2, or FSDP2 for sharded parameters.")
+    if needs_reference and (plugin is not None or accelerator.distributed_type == DistributedType.FSDP):
+        raise ValueError("A reference model is not supported with FSDP or DeepSpeed; use one device or DDP.")
