@@ -146,7 +146,7 @@ def test_binary_text_and_missing_file(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
         load_training_data(tmp_path / "a.jsonl")
-    with pytest.raises(FileNotFoundError, match="No data file at .*nowhere.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"No data file at .*nowhere\.jsonl"):
         load_training_data(tmp_path / "nowhere.jsonl")
 
 

@@ -81,7 +81,7 @@ def test_grading_works_outside_the_main_thread():
 def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
     assert resolve_reward("math") is math
     assert resolve_reward(len) is len
-    with pytest.raises(ValueError, match="Unknown reward 'maths'. Did you mean math"):
+    with pytest.raises(ValueError, match=r"Unknown reward 'maths'\. Did you mean math"):
         resolve_reward("maths")
     code = "def always(completions, **columns):\n    return [1.0] * len(completions)\n\nlimit = 3\n"
     (tmp_path / "my_rewards.py").write_text(code)

@@ -32,7 +32,7 @@ def test_weights_without_a_record_and_a_damaged_record_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     assert check_output_dir(tmp_path, RUN) is None
     (tmp_path / "model.safetensors").write_text("x")
-    with pytest.raises(ValueError, match="already holds model.safetensors"):
+    with pytest.raises(ValueError, match=r"already holds model\.safetensors"):
         check_output_dir(tmp_path, RUN)
     (tmp_path / "manypaths_run.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):

@@ -235,7 +235,7 @@ def match_format(found: Sequence[str], formats: Sequence[Format], source: str | 
     accepted = "; ".join(" + ".join(wanted) for wanted in formats)
     raise ValueError(
         f"{source} has the columns {', '.join(found)}; accepted are: {accepted}. "
-        "Rename them, or map them with --dataset_columns '{\"prompt\": \"question\"}'."
+        'Rename them, or map them with --dataset_columns \'{"prompt": "question"}\'.'
     )
 
 

@@ -19,14 +19,14 @@ SECONDS_PER_ANSWER = 3
 
 
 def countdown(completions: Sequence[Any], **columns: Any) -> list[float]:
-    """1 for an expression that uses the playground problem's numbers once each and hits the target, else 0."""
+    """1 for an expression that uses the playground problem's numbers once each and hits the target."""
     from manypaths.playground import countdown_reward
 
     return countdown_reward(completions=completions, **columns)
 
 
 def math(completions: Sequence[Any], **columns: Any) -> list[float]:
-    r"""1 when the last \boxed{...} of a completion equals the gold answer, else 0, whatever the completion.
+    r"""1 when the last \boxed{...} of a completion equals the gold answer, 0 for anything else.
 
     The gold comes from the data's column `answer` (the bare answer) or `solution` (its last box, or all of it).
     Raises ValueError when the data has neither.
