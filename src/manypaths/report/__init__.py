@@ -1,0 +1,31 @@
+"""From a results dictionary to something a person reads: terminal, Markdown, HTML, plots, honest sentences."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from manypaths.report.html import report_html
+from manypaths.report.markdown import report_markdown, study_markdown
+from manypaths.report.plots import plots_of, save_plots
+from manypaths.report.reading import Reading, readings
+from manypaths.report.summary import check_runs, summarize
+from manypaths.report.terminal import print_table
+
+__all__ = ["Reading", "print_table", "readings", "study_markdown", "summarize", "write_report"]
+
+
+def write_report(results: Mapping, folder: str | Path) -> Path:
+    """Write report.html, report.md and plots/*.svg, *.png into `folder`; returns the path of report.html.
+
+    The folder is made when missing; older reports in it are replaced. Stages or methods that were not run are
+    left out. Raises ValueError when there are no runs, or two share method, stage and seed.
+    """
+    check_runs(results)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = plots_of(results)
+    files = save_plots(plots, folder / "plots")
+    links = {title: f"plots/{name}" for title, name in files.items()}
+    (folder / "report.md").write_text(report_markdown(results, links), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(report_html(results, plots), encoding="utf-8")
+    return page

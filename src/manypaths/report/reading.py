@@ -1,0 +1,285 @@
+"""What the numbers of a report carry, said in sentences: one per claim, each computed from its intervals.
+
+A verdict is only as strong as the intervals behind it: "visible" needs every interval on the claimed side of zero.
+Each sentence names the cheap control that a reader should compare with, and the seeds it rests on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from manypaths.report.summary import (
+    Efficiency,
+    Estimate,
+    check_runs,
+    difference,
+    efficiency,
+    estimate,
+    label_of,
+    runs_of,
+    score_keys,
+)
+from manypaths.report.wording import BASELINE, STAGES, number, pass_ks, score_for
+
+VERDICTS = {
+    "visible": "Visible here",
+    "partly": "Visible in part",
+    "unclear": "Not distinguishable here",
+    "mixed": "Mixed here",
+    "opposite": "The opposite here",
+}
+NEXT_TO_NOTHING = 0.01
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One claim (key and title), its verdict (a key of VERDICTS), and what was seen.
+
+    `finding` holds the numbers, `control` how cheap alternatives do (may be empty), `basis` the seeds and what
+    the intervals range over.
+    """
+
+    claim: str
+    title: str
+    verdict: str
+    finding: str
+    control: str
+    basis: str
+
+    @property
+    def text(self) -> str:
+        """The whole sentence: verdict, finding, control and basis."""
+        parts = [f"{VERDICTS[self.verdict]}: {self.finding}", self.control, f"({self.basis})"]
+        return " ".join(part for part in parts if part)
+
+
+def readings(results: Mapping) -> list[Reading]:
+    """The sentences for all claims whose methods were run; claims without their rows are left out.
+
+    Raises ValueError as check_runs does.
+    """
+    check_runs(results)
+    found = [
+        *_cold_start(results),
+        _collapse(results),
+        _narrowing(results),
+        _after_rl(results, "pass@1", "rl-accuracy", "Keeping answers in SFT pays in accuracy after RL"),
+        _after_rl(results, _largest_pass(results), "rl-coverage", "Keeping answers in SFT pays in coverage after RL"),
+        _forgetting(results),
+        _best_of_n(results),
+    ]
+    return [reading for reading in found if reading]
+
+
+def _collapse(results: Mapping) -> Reading | None:
+    key, stage = "distinct_correct", "sft"
+    kept = _differences(results, ("sed", "gem"), stage, key)
+    if not kept:
+        return None
+    ce, base = estimate(results, BASELINE, stage, key), estimate(results, "base", stage, key)
+    lost = difference(results, BASELINE, stage, key, "base")
+    text = f"after SFT, CE has {_value(key, ce)} distinct correct answers per prompt"
+    if base and lost:
+        text += f" (no SFT: {_value(key, base)}; CE against it {_change(key, lost)})"
+    text += f"; against CE, {_list(results, key, kept)}."
+    price = _differences(results, kept, stage, "pass@1")
+    if price:
+        text += f" In pass@1 against CE: {_list(results, 'pass@1', price)} points."
+    control = _control(results, kept, "ce_early", stage, key)
+    signs = [change.sign() for change in kept.values()] + ([-lost.sign()] if lost else [])
+    title = f"CE collapses answers; {_names(results, kept)} keep{'' if len(kept) > 1 else 's'} more"
+    return _reading("collapse", title, signs, text, control, [*kept.values(), lost])
+
+
+def _narrowing(results: Mapping) -> Reading | None:
+    stage = "sft"
+    gain = _differences(results, ["dft"], stage, "pass@1").get("dft")
+    change = _differences(results, ["dft"], stage, "distinct_correct").get("dft")
+    if not gain or not change:
+        return None
+    text = (
+        f"after SFT, {label_of(results, 'dft')} against CE: pass@1 {_change('pass@1', gain)} points, distinct "
+        f"correct answers {_change('distinct_correct', change)}."
+    )
+    control = _control(results, ["dft"], "base_sharp", stage, "distinct_correct")
+    signs = [gain.sign(), -change.sign()]
+    return _reading("narrowing", "DFT raises accuracy and narrows", signs, text, control, [gain, change])
+
+
+def _after_rl(results: Mapping, key: str, claim: str, title: str) -> Reading | None:
+    changes = _differences(results, ("sed", "gem", "eksft"), "rl", key)
+    if not changes:
+        return None
+    ce = estimate(results, BASELINE, "rl", key)
+    text = f"after RL, CE ends at {key} {_value(key, ce)}; against CE, {_list(results, key, changes)} points."
+    control = _control(results, changes, "ce_early", "rl", key)
+    base, untuned = estimate(results, "base", "rl", key), difference(results, "base", "rl", key)
+    if base and untuned:
+        control += f" No SFT + RL ends at {_value(key, base)} ({_change(key, untuned)} points against CE)."
+    signs = [change.sign() for change in changes.values()]
+    return _reading(claim, title, signs, text, control.strip(), list(changes.values()))
+
+
+def _forgetting(results: Mapping) -> Reading | None:
+    key, stage = "side_tasks", "sft"
+    kept = _differences(results, ["gem"], stage, key)
+    if not kept:
+        return None
+    ce, gem = estimate(results, BASELINE, stage, key), estimate(results, "gem", stage, key)
+    text = (
+        f"after SFT, {label_of(results, 'gem')} still solves {_value(key, gem)} % of the side tasks and CE "
+        f"{_value(key, ce)} % ({_change(key, kept['gem'])} points)."
+    )
+    control = _control(results, kept, "ce_early", stage, key)
+    return _reading("forgetting", "GEM forgets less", [kept["gem"].sign()], text, control, list(kept.values()))
+
+
+def _best_of_n(results: Mapping) -> Reading | None:
+    stage = "sft"
+    shares = {method: efficiency(results, method, stage) for method in ("sed", "gem", "eksft")}
+    shares = {method: share for method, share in shares.items() if share}
+    if not shares:
+        return None
+    n = next(iter(shares.values())).n
+    needs = [f"{label_of(results, method)} {_needs(share)}" for method, share in shares.items()]
+    text = f"after SFT, to equal CE's best of {n} samples, {_join(needs)}."
+    hot = efficiency(results, "ce_hot", stage)
+    control = ""
+    if hot:
+        control = f"Control: {label_of(results, 'ce_hot')}, the CE model merely sampled hotter, {_needs(hot)}."
+    signs = [_share_sign(results, method, stage, share) for method, share in shares.items()]
+    title = f"Fewer samples reach the same best of {n}"
+    return _reading("best-of-n", title, signs, text, control, list(shares.values()))
+
+
+def _cold_start(results: Mapping) -> list[Reading | None]:
+    """The two claims that only make sense where the base cannot answer at all."""
+    if results["world"] != "coldstart":
+        return []
+    return [
+        _nothing(results, "base", ["rl"], "rl-alone", "RL alone gets nothing"),
+        _nothing(results, "dft", ["sft", "rl"], "dft-notation", "DFT never learns the notation"),
+    ]
+
+
+def _nothing(results: Mapping, method: str, stages: Sequence[str], claim: str, title: str) -> Reading | None:
+    """Visible when the upper limit of pass@1 stays below 1 % at each stage, opposite when a lower limit does not."""
+    own = {stage: estimate(results, method, stage, "pass@1") for stage in stages}
+    own = {stage: found for stage, found in own.items() if found}
+    if not own:
+        return None
+    parts = []
+    for stage, found in own.items():
+        part = f"{STAGES[stage]} {_right_samples(results, method, stage)}pass@1 {_value('pass@1', found)} %"
+        ce = estimate(results, BASELINE, stage, "pass@1")
+        parts.append(part + (f" (CE: {_value('pass@1', ce)} %)" if ce else ""))
+    text = f"{label_of(results, method)}: {'; '.join(parts)}."
+    signs = [-found.sign(NEXT_TO_NOTHING) for found in own.values()]
+    return _reading(claim, title, signs, text, "", list(own.values()))
+
+
+def _right_samples(results: Mapping, method: str, stage: str) -> str:
+    evaluations = [run["evaluation"] for run in runs_of(results, method, stage).values()]
+    counts = [evaluation.get("per_prompt", {}).get("num_correct") for evaluation in evaluations]
+    if not all(counts):
+        return ""
+    total = sum(len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations))
+    return f"{sum(map(sum, counts)):,} of {total:,} samples right, "
+
+
+def _reading(claim: str, title: str, signs: Sequence[int], finding: str, control: str, basis: Sequence) -> Reading:
+    return Reading(claim, title, _verdict(signs), finding, control, _basis([one for one in basis if one]))
+
+
+def _verdict(signs: Sequence[int]) -> str:
+    """From the side of zero each interval lies on (+1 as claimed, -1 against, 0 covers zero)."""
+    if all(sign > 0 for sign in signs):
+        return "visible"
+    if all(sign < 0 for sign in signs):
+        return "opposite"
+    if all(sign == 0 for sign in signs):
+        return "unclear"
+    return "mixed" if any(sign < 0 for sign in signs) else "partly"
+
+
+def _basis(estimates: Sequence[Estimate | Efficiency]) -> str:
+    """The seeds a sentence rests on and what its intervals range over."""
+    seeds = sorted({one.num_seeds for one in estimates})
+    over_prompts = any(one.interval_over and one.interval_over.startswith("prompts") for one in estimates)
+    if seeds == [1]:
+        return "One seed; 95 % intervals over prompts, so another training run may differ by more."
+    span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    caution = " Two seeds make very wide intervals; run three or more." if seeds[0] == 2 else ""
+    return f"{span} seeds; 95 % intervals over {'seeds, else over prompts' if over_prompts else 'seeds'}.{caution}"
+
+
+def _differences(results: Mapping, methods, stage: str, key: str, baseline: str = BASELINE) -> dict[str, Estimate]:
+    found = {method: difference(results, method, stage, key, baseline) for method in methods}
+    return {method: change for method, change in found.items() if change}
+
+
+def _control(results: Mapping, methods, control: str, stage: str, key: str) -> str:
+    """How the methods stand against a control in a score where more is better; empty when it was not run."""
+    changes = _differences(results, methods, stage, key, control)
+    level = estimate(results, control, stage, key)
+    if not changes or not level:
+        return ""
+    signs = {change.sign() for change in changes.values()}
+    better = f"{_names(results, changes)} {'do' if len(changes) > 1 else 'does'} better than this control"
+    conclusions = {1: better, -1: "the control does better", 0: "not distinguishable from the control"}
+    conclusion = f": {conclusions[max(signs)]}" if len(signs) == 1 else ""
+    has = f"Control: {label_of(results, control)} has {_value(key, level)}"
+    return f"{has}; against it, {_list(results, key, changes)}{conclusion}."
+
+
+def _list(results: Mapping, key: str, changes: Mapping[str, Estimate]) -> str:
+    """`SED +0.37 [+0.30, +0.44] and GEM ...`; where they disagree, those not told from zero are marked."""
+    disagree = len({change.sign() for change in changes.values()}) > 1
+    parts = []
+    for method, change in changes.items():
+        unclear = " (not distinguishable)" if disagree and change.sign() == 0 else ""
+        parts.append(f"{label_of(results, method)} {_change(key, change)}{unclear}")
+    return _join(parts)
+
+
+def _names(results: Mapping, methods) -> str:
+    return _join([label_of(results, method) for method in methods])
+
+
+def _value(key: str, found: Estimate) -> str:
+    return number(score_for(key), found.value)
+
+
+def _change(key: str, change: Estimate) -> str:
+    score = score_for(key)
+    if change.low is None or change.high is None:
+        return f"{number(score, change.value, signed=True)} (no interval)"
+    limits = f"{number(score, change.low, signed=True)}, {number(score, change.high, signed=True)}"
+    return f"{number(score, change.value, signed=True)} [{limits}]"
+
+
+def _needs(share: Efficiency) -> str:
+    if share.value is None:
+        missed = 1 - share.reached
+        if share.interval_over == "prompts":
+            return f"does not get there (nor do {missed:.0%} of resampled prompt sets)"
+        return f"does not get there in {round(missed * share.num_seeds)} of {share.num_seeds} seeds"
+    if share.low is None:
+        return f"needs {share.value:.2f} of them (no interval)"
+    high = f"{share.high:.2f}" if share.high is not None else "out of reach"
+    return f"needs {share.value:.2f} [{share.low:.2f}, {high}] of them"
+
+
+def _share_sign(results: Mapping, method: str, stage: str, share: Efficiency) -> int:
+    """+1 when surely fewer samples suffice; -1 when even all of them surely stay below CE's level."""
+    if share.high is not None and share.high < 1:
+        return 1
+    level = difference(results, method, stage, f"pass@{share.n}")
+    return -1 if level and level.sign() < 0 else 0
+
+
+def _largest_pass(results: Mapping) -> str:
+    return f"pass@{pass_ks(set(score_keys(results['runs'])))[-1]}"
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
