@@ -1,6 +1,11 @@
 import pytest
 
-from manypaths.training.run_folder import check_output_dir, data_fingerprint, record_run
+from manypaths.training.run_folder import (
+    check_output_dir,
+    data_fingerprint,
+    nothing_left_on_failure,
+    record_run,
+)
 
 RUN = {"stage": "sft", "objective": "sed", "objective_kwargs": {"top_k": 10}, "learning_rate": 2e-5}
 
@@ -52,3 +57,16 @@ def test_data_is_known_by_content_not_by_place(tmp_path):
     same, moved, other = (data_fingerprint(tmp_path / name / "data.jsonl") for name in "abc")
     assert same == moved != other
     assert data_fingerprint("org/name") == "org/name"
+
+
+def test_a_failure_takes_back_the_folders_it_made_and_no_others(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RuntimeError), nothing_left_on_failure(tmp_path / "mine" / "deep" / "run"):
+        (tmp_path / "mine" / "deep" / "run").mkdir(parents=True)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"] and not list((tmp_path / "mine").iterdir())
+    with pytest.raises(RuntimeError), nothing_left_on_failure(tmp_path / "run"):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "kept").write_text("x")
+        raise RuntimeError
+    assert (tmp_path / "run" / "kept").exists()

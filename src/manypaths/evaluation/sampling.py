@@ -63,8 +63,8 @@ def sample(
     """`sampling.num_samples` continuations of every prompt, in the order of the prompts.
 
     Prompts are text, conversations (the tokenizer's chat template is applied, the answer opened) or token
-    ids. Rows are generated in batches of `batch_size`, left-padded, the longest prompts first. The draws depend
-    on seed, prompts and batch size, not on earlier draws; random state and the model's mode stay as they were.
+    ids. Rows are generated in batches of `batch_size`, left-padded, the longest prompts first. The draws
+    depend on seed, prompts and batch size only; the random state and the model's mode stay as they were.
 
     Raises ValueError for no prompts, an empty prompt, or conversations without a chat template.
     """

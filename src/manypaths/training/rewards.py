@@ -26,9 +26,9 @@ def countdown(completions: Sequence[Any], **columns: Any) -> list[float]:
 
 
 def math(completions: Sequence[Any], **columns: Any) -> list[float]:
-    r"""1 when the last \boxed{...} of a completion equals the gold answer, 0 for anything else.
+    r"""1 when the last \boxed{...} of a completion equals the gold answer, else 0.
 
-    The gold comes from the data's column `answer` (the bare answer) or `solution` (its last box, or all of it).
+    The gold is the data's column `answer` or else `solution`: its last box, or all of it.
     Raises ValueError when the data has neither.
     """
     column = next((name for name in GOLD_COLUMNS if columns.get(name) is not None), None)

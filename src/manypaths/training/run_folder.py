@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 RUN_FILE = "manypaths_run.json"
 WEIGHT_FILES = ("*.safetensors", "*.bin", "checkpoint-*")
@@ -42,8 +45,33 @@ def check_output_dir(path: str | Path, fingerprint: Mapping[str, Any]) -> Path |
     return None
 
 
+class RecordRun(TrainerCallback):
+    """Claims the output folder for the run when training really starts, not earlier."""
+
+    def __init__(self, fingerprint: Mapping[str, Any]) -> None:
+        self.fingerprint = fingerprint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            record_run(args.output_dir, self.fingerprint)
+
+
+@contextmanager
+def nothing_left_on_failure(path: str | Path) -> Iterator[None]:
+    """Trainers create their output folder when they are built; a failure before training takes it back."""
+    folder = Path(path)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in made:
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+        raise
+
+
 def record_run(path: str | Path, fingerprint: Mapping[str, Any]) -> None:
-    """Claim the folder for this run; call it on one process, when training starts."""
+    """Write the settings into the folder; call it on one process."""
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_json(fingerprint), indent=2, sort_keys=True)

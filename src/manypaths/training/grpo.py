@@ -1,0 +1,210 @@
+"""The reinforcement-learning stage on TRL's GRPOTrainer, after a preflight that refuses a hopeless run."""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+import trl
+from datasets import Dataset
+from torch import nn
+from transformers import TrainerCallback
+
+from ..evaluation.sampling import Sample, Sampling, is_conversation, sample
+from .data import check_tokenizer_fits
+from .rewards import Reward, resolve_reward
+
+
+@dataclass
+class GRPOConfig(trl.GRPOConfig):
+    """TRL's GRPOConfig and the size of the preflight."""
+
+    preflight_prompts: int = field(
+        default=8,
+        metadata={
+            "help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preflight_prompts < 0:
+            raise ValueError(
+                f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}."
+            )
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What sampling a few groups showed. Shares lie in [0, 1]; lengths are tokens."""
+
+    num_prompts: int
+    num_generations: int
+    mean_reward: float
+    zero_variance_share: float  # groups in which all rewards are equal: they give no gradient
+    finished_share: float  # completions that end with an end token
+    mean_length: float
+
+    def __str__(self) -> str:
+        return (
+            f"preflight: {self.num_prompts} prompts x {self.num_generations} completions, "
+            f"mean reward {self.mean_reward:.3f}, groups without variance {self.zero_variance_share:.0%}, "
+            f"ended by themselves {self.finished_share:.0%}, mean length {self.mean_length:.0f} tokens"
+        )
+
+
+def train_grpo(
+    model: str | nn.Module,
+    dataset: Dataset,
+    rewards: str | Reward | Sequence[str | Reward],
+    config: GRPOConfig,
+    *,
+    eval_dataset: Dataset | None = None,
+    processing_class: Any = None,
+    peft_config: Any = None,
+    quantization_config: Any = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume_from_checkpoint: str | bool | None = None,
+) -> trl.GRPOTrainer:
+    """Train with GRPO and give the trainer back; `trainer.model` is the trained model.
+
+    Args:
+        model: a folder, hub id, or loaded causal language model (its tokenizer then is `processing_class`).
+        dataset: a column `prompt` (text or conversations) and the columns the rewards read.
+        rewards: names, `module:function`s or functions; their values are added.
+        config: `preflight_prompts=0` skips the preflight. Do so where no reward is expected, as when
+            reinforcement learning on an untrained base is itself the experiment.
+
+    Raises ValueError, before the first step: unknown reward, no `prompt` column, conversations without a chat
+    template, a tokenizer larger than the model, no completion that ends, no group with different rewards.
+    """
+    names = [rewards] if isinstance(rewards, str) or callable(rewards) else rewards
+    functions = [resolve_reward(name) for name in names]
+    if "prompt" not in dataset.column_names:
+        raise ValueError(f"GRPO needs a column prompt; the data has {', '.join(dataset.column_names)}.")
+    trainer = trl.GRPOTrainer(
+        model=model,
+        reward_funcs=functions,
+        args=config,
+        train_dataset=dataset,
+        eval_dataset=eval_dataset,
+        processing_class=processing_class,
+        peft_config=peft_config,
+        quantization_config=quantization_config,
+        callbacks=list(callbacks),
+    )
+    tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    check_tokenizer_fits(trainer.model, tokenizer)
+    check_prompt_template(dataset[0]["prompt"], tokenizer)
+    if config.preflight_prompts and resume_from_checkpoint is None:
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            trainer.accelerator.print("preflight: skipped, the model is sharded.")
+        else:
+            report = preflight(trainer.model, tokenizer, dataset, functions, config)
+            trainer.accelerator.print(report)
+            refuse_hopeless(report, config)
+    trainer.train(resume_from_checkpoint=resume_from_checkpoint)
+    return trainer
+
+
+def check_prompt_template(prompt: Any, tokenizer: Any) -> None:
+    if is_conversation(prompt) and tokenizer.chat_template is None:
+        raise ValueError(
+            "The prompts are conversations but the tokenizer has no chat template. Start from a model trained "
+            "with one (--chat_template_path at the SFT stage), or give plain text prompts."
+        )
+
+
+def preflight(
+    model: nn.Module, tokenizer: Any, dataset: Dataset, rewards: Sequence[Reward], config: GRPOConfig
+) -> Preflight:
+    """Sample one group each for evenly spaced prompts, as the training would, and grade them."""
+    count = min(config.preflight_prompts, len(dataset))
+    rows = [dataset[index * len(dataset) // count] for index in range(count)]
+    sampling = Sampling(
+        num_samples=config.num_generations,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        max_new_tokens=config.max_completion_length,
+        seed=config.seed,
+    )
+    prompts = [row["prompt"] for row in rows]
+    groups = sample(model, tokenizer, prompts, sampling, chat_template_kwargs=config.chat_template_kwargs)
+    graded = grade(rows, groups, rewards, config.reward_weights)
+    every = [one for group in groups for one in group]
+    return Preflight(
+        num_prompts=count,
+        num_generations=config.num_generations,
+        mean_reward=fmean(value for group in graded for value in group),
+        zero_variance_share=fmean(math.isclose(min(group), max(group), abs_tol=1e-9) for group in graded),
+        finished_share=fmean(one.finished for one in every),
+        mean_length=fmean(len(one.token_ids) for one in every),
+    )
+
+
+def grade(
+    rows: Sequence[dict[str, Any]],
+    groups: Sequence[Sequence[Sample]],
+    rewards: Sequence[Reward],
+    weights: Sequence[float] | None = None,
+) -> list[list[float]]:
+    """The weighted sum of the rewards for every sample of every row, called as TRL calls them.
+
+    A reward of None counts as 0.
+    """
+    flat = [(row, one) for row, group in zip(rows, groups, strict=True) for one in group]
+    columns = {
+        name: [row[name] for row, _ in flat] for name in rows[0] if name not in ("prompt", "completion")
+    }
+    arguments = {
+        **columns,
+        "prompts": [row["prompt"] for row, _ in flat],
+        "completions": [as_completion(row["prompt"], one.text) for row, one in flat],
+        "completion_ids": [one.token_ids for _, one in flat],
+        "trainer_state": None,
+        "log_extra": ignore,
+        "log_metric": ignore,
+    }
+    totals = [0.0] * len(flat)
+    for reward, weight in zip(rewards, weights or [1.0] * len(rewards), strict=True):
+        for place, value in enumerate(call(reward, arguments)):
+            totals[place] += weight * (0.0 if value is None else float(value))
+    remaining = iter(totals)
+    return [list(islice(remaining, len(group))) for group in groups]
+
+
+def call(reward: Reward, arguments: dict[str, Any]) -> Sequence[float | None]:
+    values = reward(**arguments)
+    return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
+def as_completion(prompt: Any, text: str) -> str | list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}] if is_conversation(prompt) else text
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """Stands in for the trainer's loggers."""
+
+
+def refuse_hopeless(report: Preflight, config: GRPOConfig) -> None:
+    """ValueError when training could not learn anything from groups like these."""
+    drawn = f"Preflight drew {report.num_prompts} x {report.num_generations} completions"
+    skip = "To train all the same, set preflight_prompts to 0."
+    if report.finished_share == 0:
+        raise ValueError(
+            f"{drawn} and none ended within {config.max_completion_length} tokens. Raise "
+            f"max_completion_length, or check that SFT trained the end token and that the prompts look as they did there. {skip}"
+        )
+    if report.zero_variance_share == 1:
+        cure = "Use prompts of middling difficulty, or raise num_generations."
+        if report.mean_reward <= 0:
+            cure = "Train with SFT first, use easier prompts, or try the reward on a right answer."
+        raise ValueError(
+            f"{drawn} and in every group all rewards are equal (mean {report.mean_reward:.3f}), so that "
+            f"GRPO has no gradient. {cure} {skip}"
+        )

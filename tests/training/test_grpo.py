@@ -1,0 +1,142 @@
+import pytest
+import torch
+from datasets import Dataset
+
+from manypaths.evaluation.sampling import Sample
+from manypaths.training.grpo import GRPOConfig, grade, train_grpo
+
+PROMPTS = ["one two", "three four five", "six", "seven eight"]
+
+
+def config(tmp_path, **settings):
+    defaults = dict(
+        output_dir=str(tmp_path / "run"),
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=4,
+        num_generations=4,
+        max_completion_length=6,
+        max_steps=2,
+        learning_rate=1e-2,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+        preflight_prompts=2,
+    )
+    return GRPOConfig(**{**defaults, **settings})
+
+
+def prompts(**columns):
+    return Dataset.from_dict({"prompt": PROMPTS, **columns})
+
+
+def length_reward(completion_ids, **columns):
+    return [float(sum(ids) % 7) for ids in completion_ids]
+
+
+def nothing(completions, **columns):
+    return [0.0] * len(completions)
+
+
+def ends(model, tokenizer):
+    """Makes the end token likely enough for some completions to end and others not."""
+    with torch.no_grad():
+        model.lm_head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size)
+        model.lm_head.weight.normal_(0, 0.02)
+        model.lm_head.bias.zero_()
+        model.lm_head.bias[tokenizer.eos_token_id] = 4.5
+    return model
+
+
+def test_training_moves_the_model_and_returns_the_trainer(tmp_path, model, tokenizer, capsys):
+    model = ends(model, tokenizer)
+    before = model.lm_head.weight.detach().clone()
+    trainer = train_grpo(model, prompts(), length_reward, config(tmp_path), processing_class=tokenizer)
+    assert trainer.state.global_step == 2
+    assert not torch.equal(before, trainer.model.lm_head.weight)
+    assert "preflight: 2 prompts x 4 completions" in capsys.readouterr().out
+
+
+def test_a_model_folder_works_too(tmp_path, model, tokenizer):
+    ends(model, tokenizer)
+    plain = model
+    plain.lm_head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
+    plain.save_pretrained(tmp_path / "start")
+    tokenizer.save_pretrained(tmp_path / "start")
+    settings = config(tmp_path, preflight_prompts=0, max_steps=1)
+    trainer = train_grpo(str(tmp_path / "start"), prompts(), [length_reward, nothing], settings)
+    assert trainer.state.global_step == 1
+
+
+def test_groups_without_variance_are_refused_and_the_refusal_can_be_switched_off(tmp_path, model, tokenizer):
+    model = ends(model, tokenizer)
+    with pytest.raises(
+        ValueError, match=r"all rewards are equal \(mean 0\.000\).*SFT first.*preflight_prompts"
+    ):
+        train_grpo(model, prompts(), nothing, config(tmp_path), processing_class=tokenizer)
+    settings = config(tmp_path, preflight_prompts=0, max_steps=1)
+    assert train_grpo(model, prompts(), nothing, settings, processing_class=tokenizer).state.global_step == 1
+
+
+def test_completions_that_never_end_are_refused(tmp_path, model, tokenizer):
+    model = ends(model, tokenizer)
+    with torch.no_grad():
+        model.lm_head.bias[tokenizer.eos_token_id] = -1e4
+    with pytest.raises(ValueError, match="none ended within 6 tokens"):
+        train_grpo(model, prompts(), length_reward, config(tmp_path), processing_class=tokenizer)
+
+
+def test_conversations_need_a_template(tmp_path, model, tokenizer):
+    chats = Dataset.from_dict({"prompt": [[{"role": "user", "content": text}] for text in PROMPTS]})
+    template, tokenizer.chat_template = tokenizer.chat_template, None
+    try:
+        with pytest.raises(ValueError, match="no chat template"):
+            train_grpo(model, chats, length_reward, config(tmp_path), processing_class=tokenizer)
+    finally:
+        tokenizer.chat_template = template
+
+
+def test_wrong_rewards_and_columns_fail_before_a_trainer_exists(tmp_path, model, tokenizer):
+    with pytest.raises(ValueError, match="Unknown reward 'cuontdown'"):
+        train_grpo(model, prompts(), "cuontdown", config(tmp_path), processing_class=tokenizer)
+    with pytest.raises(ValueError, match="needs a column prompt; the data has text"):
+        train_grpo(
+            model, Dataset.from_dict({"text": ["a"]}), nothing, config(tmp_path), processing_class=tokenizer
+        )
+    with pytest.raises(ValueError, match="preflight_prompts must be 0"):
+        config(tmp_path, preflight_prompts=-1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_rewards_are_called_as_trl_calls_them_and_added_with_weights():
+    rows = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]
+    groups = [[Sample("x", [5], True), Sample("y", [6], True)], [Sample("z", [7], True)]]
+    seen = {}
+
+    def remembers(prompts, completions, completion_ids, answer, log_metric, **columns):
+        log_metric("name", 1.0)
+        seen.update(prompts=prompts, completions=completions, completion_ids=completion_ids, answer=answer)
+        return [1.0, None, 3.0]
+
+    async def later(completions, **columns):
+        return [10.0] * len(completions)
+
+    assert grade(rows, groups, [remembers, later], [2.0, 0.5]) == [[7.0, 5.0], [11.0]]
+    assert seen == {
+        "prompts": ["a", "a", "b"],
+        "completions": ["x", "y", "z"],
+        "completion_ids": [[5], [6], [7]],
+        "answer": [1, 1, 2],
+    }
+
+
+def test_conversational_prompts_get_conversational_completions():
+    seen = []
+
+    def remembers(completions, **columns):
+        seen.extend(completions)
+        return [0.0]
+
+    grade([{"prompt": [{"role": "user", "content": "a"}]}], [[Sample("x", [5], True)]], [remembers])
+    assert seen == [[{"role": "assistant", "content": "x"}]]
