@@ -114,8 +114,8 @@ def train_grpo(
 def check_prompt_template(prompt: Any, tokenizer: Any) -> None:
     if is_conversation(prompt) and tokenizer.chat_template is None:
         raise ValueError(
-            "The prompts are conversations but the tokenizer has no chat template. Start from a model trained "
-            "with one (--chat_template_path at the SFT stage), or give plain text prompts."
+            "The prompts are conversations but the tokenizer has no chat template. Give it one at the SFT "
+            "stage (--chat_template_path), or use plain text prompts."
         )
 
 
@@ -198,7 +198,7 @@ def refuse_hopeless(report: Preflight, config: GRPOConfig) -> None:
     if report.finished_share == 0:
         raise ValueError(
             f"{drawn} and none ended within {config.max_completion_length} tokens. Raise "
-            f"max_completion_length, or check that SFT trained the end token and that the prompts look as they did there. {skip}"
+            "max_completion_length, or check that SFT trained the end token on prompts like these. " + skip
         )
     if report.zero_variance_share == 1:
         cure = "Use prompts of middling difficulty, or raise num_generations."

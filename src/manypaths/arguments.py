@@ -1,0 +1,146 @@
+"""From `--config recipe.yaml --key value` to dataclasses, as TRL does it, with typing errors caught at once.
+
+A recipe is flat YAML whose keys are dataclass fields; the command line overrides it. An `env` mapping sets
+environment variables. Keys may be written with dashes. Both sources go through the same checks.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, as everybody expects (YAML 1.1 wants 1.0e-5)."""
+
+
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(rf"^{NUMBER.pattern}$"), list("-+0123456789.")
+)
+RecipeLoader.yaml_implicit_resolvers = {  # whole numbers first, or 3 would become 3.0
+    first: sorted(resolvers, key=lambda resolver: resolver[0].endswith("float"))
+    for first, resolvers in RecipeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse(
+    dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **defaults: Any
+) -> tuple[Any, ...]:
+    """One instance of each dataclass, from the recipe named by `--config` and the options after it.
+
+    Args:
+        defaults: replace a field's default, for settings that depend on the machine.
+
+    Raises ValueError for an unknown key (near names are offered), a value of the wrong type, a missing
+    required option, a recipe that is no YAML mapping; FileNotFoundError for a recipe that is not there.
+    """
+    parser = build_parser(dataclass_types, prog)
+    parser.set_defaults(**defaults)
+    argv, recipe_path = take_option(list(argv), "config")
+    recipe_argv: list[str] = []
+    if recipe_path is not None:
+        recipe = read_recipe(recipe_path)
+        os.environ.update({key: str(value) for key, value in recipe.pop("env", {}).items()})
+        recipe_argv = as_options(parser, recipe, recipe_path)
+    *parsed, leftover = parser.parse_args_into_dataclasses(
+        [*recipe_argv, *argv], return_remaining_strings=True, look_for_args_file=False
+    )
+    if leftover:
+        raise ValueError(unknown_message(leftover[0], option_names(parser)))
+    return tuple(parsed)
+
+
+def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.ArgumentParser:
+    from trl.scripts.utils import TrlParser
+
+    class Parser(TrlParser):
+        def error(self, message: str) -> None:
+            raise ValueError(message)
+
+    parser = Parser(list(dataclass_types), prog=prog, allow_abbrev=False)
+    parser.add_argument(
+        "--config", metavar="RECIPE", help="Flat YAML file of options; the command line overrides it."
+    )
+    return parser
+
+
+def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
+    """The command line without `--name value` or `--name=value`, and the last such value."""
+    rest, value, waiting = [], None, False
+    for token in argv:
+        if waiting:
+            value, waiting = token, False
+        elif token.replace("-", "_") == f"__{name}":
+            waiting = True
+        elif token.partition("=")[0].replace("-", "_") == f"__{name}":
+            value = token.partition("=")[2]
+        else:
+            rest.append(token)
+    if waiting:
+        raise ValueError(f"--{name} needs a value after it.")
+    return rest, value
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The mapping in a YAML file, keys with underscores."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No recipe at {path}.")
+    try:
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), RecipeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no readable YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} must be a mapping of options to values.")
+    recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}
+    if not isinstance(recipe.get("env", {}), dict):
+        raise ValueError(f"env in {path} must be a mapping of names to values.")
+    return recipe
+
+
+def as_options(parser: argparse.ArgumentParser, recipe: dict[str, Any], path: str) -> list[str]:
+    """The recipe as options, checked like a command line; nulls and lists for one value become defaults."""
+    actions = {action.dest: action for action in reversed(parser._actions)}
+    options: list[str] = []
+    for key, value in recipe.items():
+        if key not in actions:
+            raise ValueError(f"{path}: {unknown_message(key, option_names(parser))}")
+        action = actions[key]
+        if value is None or (isinstance(value, list) and action.nargs is None):
+            parser.set_defaults(**{key: value})
+        elif isinstance(value, list):
+            options += [f"--{key}", *map(str, value)]
+        else:
+            options.append(f"--{key}={as_text(value, action)}")
+        action.required = False
+    return options
+
+
+def as_text(value: Any, action: argparse.Action) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and action.type is int:
+        return str(int(value))
+    return str(value)
+
+
+def option_names(parser: argparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions]
+
+
+def unknown_message(token: str, known: Sequence[str]) -> str:
+    name = token.partition("=")[0]
+    if token.startswith("-") or token.isidentifier():
+        near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "see --help for the options."
+        return f"unknown option {name.lstrip('-')!r}; {hint}"
+    return f"unexpected {token!r}; options are --key value."
