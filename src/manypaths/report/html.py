@@ -8,7 +8,7 @@ from manypaths.report.reading import VERDICTS, Reading, readings
 from manypaths.report.style import CSS
 from manypaths.report.summary import check_runs
 from manypaths.report.tables import Cell, Row, Table, columns_of, conditions, facts, method_notes, tables_of
-from manypaths.report.wording import world_story
+from manypaths.report.wording import READING_HELP, world_story
 
 
 def report_html(results: Mapping, plots: Sequence[Plot]) -> str:
@@ -44,16 +44,18 @@ def report_html(results: Mapping, plots: Sequence[Plot]) -> str:
 def _claims(found: Sequence[Reading]) -> str:
     if not found:
         return ""
-    return f'<h2>In short</h2>\n<div class="claims">\n{"".join(map(_claim, found))}</div>'
+    claims = "".join(map(_claim, found))
+    return f'<h2>In short</h2>\n<p class="caption">{escape(READING_HELP)}</p>\n<div class="claims">\n{claims}</div>'
 
 
 def _claim(reading: Reading) -> str:
-    finding = reading.finding[:1].upper() + reading.finding[1:]
-    control = f'<p class="control-note">{escape(reading.control)}</p>\n' if reading.control else ""
+    plain = reading.plain[:1].upper() + reading.plain[1:]
+    control = f'<p class="numbers">{escape(reading.control)}</p>\n' if reading.control else ""
     return (
         f'<section class="claim {reading.verdict}">\n<h3>{escape(reading.title)} '
         f'<span class="badge">{VERDICTS[reading.verdict]}</span></h3>\n'
-        f'<p>{escape(finding)}</p>\n{control}<p class="basis">{escape(reading.basis)}</p>\n</section>\n'
+        f'<p class="plain">{escape(plain)}</p>\n<p class="numbers">{escape(reading.finding)}</p>\n'
+        f'{control}<p class="basis">{escape(reading.basis)}</p>\n</section>\n'
     )
 
 

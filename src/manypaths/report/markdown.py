@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from manypaths.report.reading import Reading, readings
 from manypaths.report.summary import check_runs
 from manypaths.report.tables import Cell, Row, Table, conditions, facts, method_notes, tables_of
-from manypaths.report.wording import world_story
+from manypaths.report.wording import READING_HELP, world_story
 
 
 def report_markdown(results: Mapping, plots: Mapping[str, str]) -> str:
@@ -57,7 +57,7 @@ def _world_markdown(results: Mapping) -> str:
 
 def _reading_parts(results: Mapping) -> list[str]:
     found = readings(results)
-    return ["### Reading", markdown_readings(found)] if found else []
+    return ["### Reading", READING_HELP, markdown_readings(found)] if found else []
 
 
 def _markdown_label(row: Row) -> str:

@@ -137,7 +137,7 @@ def _frontier(results: Mapping) -> Plot | None:
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("accuracy: pass@1")
     axes.set_ylabel("diversity: distinct correct answers per prompt")
-    _spread_labels(figure, axes, labels)
+    _place_labels(figure, axes, labels)
     caption = (
         "Up and to the right is better. Open marker: after SFT, filled: after RL, crosses: 95 % intervals. "
         "Grey markers are controls: cheap alternatives that a new objective has to beat."
@@ -159,22 +159,31 @@ def _draw_point(axes, at: tuple[Estimate, Estimate], style: Style, filled: bool)
     axes.plot(x.value, y.value, style.marker, ms=7, mfc=face, mec=style.color, mew=1.6, zorder=3)
 
 
-def _spread_labels(figure: Figure, axes, labels: list[tuple[str, float, float, str]]) -> None:
-    """Names above and left of their points, pushed apart where they would overlap."""
+def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, str]]) -> None:
+    """Names beside their points, each in the corner where it covers the fewest points and other names."""
     figure.draw_without_rendering()
-    to_pixels, line_height = axes.transData.transform, 13.0 * figure.dpi / 72
-    placed: list[tuple[float, float, float]] = []
-    for label, x, y, color in sorted(labels, key=lambda one: one[2]):
-        pixel_x, pixel_y = to_pixels((x, y))
-        width = len(label) * 6.0 * figure.dpi / 72
-        want = pixel_y
-        for left, right, height in placed:
-            overlaps = pixel_x - width < right and left < pixel_x
-            if overlaps and abs(want - height) < line_height:
-                want = height + line_height
-        placed.append((pixel_x - width, pixel_x, want))
-        offset = (-5, 4 + (want - pixel_y) * 72 / figure.dpi)
-        axes.annotate(label, (x, y), offset, textcoords="offset points", ha="right", va="bottom", color=color, size=9.5)
+    point = figure.dpi / 72
+    marks = [line.get_xydata()[0] for line in axes.get_lines() if len(line.get_xydata()) == 1]
+    taken = [(x - 6 * point, x + 6 * point, y - 6 * point, y + 6 * point) for x, y in axes.transData.transform(marks)]
+    for label, x, y, color in labels:
+        pixel_x, pixel_y = axes.transData.transform((x, y))
+        width, height = len(label) * 5.6 * point, 12 * point
+        boxes = {}
+        for side, up in ((-1, 1), (-1, -1), (1, 1), (1, -1)):
+            left = pixel_x + 6 * point if side > 0 else pixel_x - 6 * point - width
+            bottom = pixel_y + 3 * point if up > 0 else pixel_y - 3 * point - height
+            boxes[side, up] = (left, left + width, bottom, bottom + height)
+        (side, up), box = min(boxes.items(), key=lambda corner: sum(_overlap(corner[1], other) for other in taken))
+        taken.append(box)
+        axes.annotate(
+            label, (x, y), (6 * side, 3 * up), textcoords="offset points", color=color, size=9.5,
+            ha="left" if side > 0 else "right", va="bottom" if up > 0 else "top",
+        )  # fmt: skip
+
+
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    """True when two (left, right, bottom, top) boxes touch."""
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _pass_curves(results: Mapping) -> Plot | None:
@@ -254,5 +263,7 @@ def _bar(axes, place: float, found: Estimate, color: str, filled: bool) -> None:
     face = color if filled else PAPER
     axes.barh(place, found.value, height=0.32, facecolor=face, edgecolor=color, lw=1.2, alpha=0.9)
     if found.low is not None and found.high is not None:
-        for color, width in ((PAPER, 3), (INK, 1)):  # the halo keeps the line visible on a dark bar
-            axes.plot([max(found.low, 0), found.high], [place, place], color=color, lw=width)
+        span = [max(found.low, 0), found.high]
+        if filled:  # a halo keeps the line visible on a dark bar
+            axes.plot(span, [place, place], color=PAPER, lw=2.6)
+        axes.plot(span, [place, place], color=INK, lw=1)

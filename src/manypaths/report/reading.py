@@ -4,7 +4,7 @@ A verdict is only as strong as the intervals behind it: "visible" needs every in
 Each sentence names the cheap control that a reader should compare with, and the seeds it rests on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from manypaths.report.summary import (
@@ -34,21 +34,22 @@ NEXT_TO_NOTHING = 0.01
 class Reading:
     """One claim (key and title), its verdict (a key of VERDICTS), and what was seen.
 
-    `finding` holds the numbers, `control` how cheap alternatives do (may be empty), `basis` the seeds and what
-    the intervals range over.
+    `plain` says in words who is above whom, `finding` gives the numbers, `control` those of the cheap
+    alternatives (may be empty), `basis` the seeds and what the intervals range over.
     """
 
     claim: str
     title: str
     verdict: str
+    plain: str
     finding: str
     control: str
     basis: str
 
     @property
     def text(self) -> str:
-        """The whole sentence: verdict, finding, control and basis."""
-        parts = [f"{VERDICTS[self.verdict]}: {self.finding}", self.control, f"({self.basis})"]
+        """All of it in a row: verdict, words, numbers, control and basis."""
+        parts = [f"{VERDICTS[self.verdict]}: {self.plain}", self.finding, self.control, f"({self.basis})"]
         return " ".join(part for part in parts if part)
 
 
@@ -77,32 +78,42 @@ def _collapse(results: Mapping) -> Reading | None:
         return None
     ce, base = estimate(results, BASELINE, stage, key), estimate(results, "base", stage, key)
     lost = difference(results, BASELINE, stage, key, "base")
-    text = f"after SFT, CE has {_value(key, ce)} distinct correct answers per prompt"
+    finding = f"CE has {_value(key, ce)} distinct correct answers per prompt"
     if base and lost:
-        text += f" (no SFT: {_value(key, base)}; CE against it {_change(key, lost)})"
-    text += f"; against CE, {_list(results, key, kept)}."
+        finding += f" (no SFT: {_value(key, base)}; CE against it {_change(key, lost)})"
+    finding += f"; against CE, {_list(results, key, kept)}."
     price = _differences(results, kept, stage, "pass@1")
     if price:
-        text += f" In pass@1 against CE: {_list(results, 'pass@1', price)} points."
+        finding += f" In pass@1 against CE: {_list(results, 'pass@1', price)} points."
+    plain = "in distinct correct answers after SFT, "
+    if lost:
+        relation = {1: "is above", 0: "cannot be told from", -1: "is below"}[lost.sign()]
+        plain += f"CE {relation} the model without SFT; "
+    plain += _sides(results, kept)
+    plain += _sides_of_control(results, kept, "ce_early", stage, key) + "."
     control = _control(results, kept, "ce_early", stage, key)
     signs = [change.sign() for change in kept.values()] + ([-lost.sign()] if lost else [])
     title = f"CE collapses answers; {_names(results, kept)} keep{'' if len(kept) > 1 else 's'} more"
-    return _reading("collapse", title, signs, text, control, [*kept.values(), lost])
+    basis = _basis([*kept.values(), lost])
+    return Reading("collapse", title, _verdict(signs), plain, finding, control, basis)
 
 
 def _narrowing(results: Mapping) -> Reading | None:
-    stage = "sft"
-    gain = _differences(results, ["dft"], stage, "pass@1").get("dft")
-    change = _differences(results, ["dft"], stage, "distinct_correct").get("dft")
+    stage, key = "sft", "distinct_correct"
+    gain = difference(results, "dft", stage, "pass@1")
+    change = difference(results, "dft", stage, key)
     if not gain or not change:
         return None
-    text = (
-        f"after SFT, {label_of(results, 'dft')} against CE: pass@1 {_change('pass@1', gain)} points, distinct "
-        f"correct answers {_change('distinct_correct', change)}."
+    finding = (
+        f"{label_of(results, 'dft')} against CE: pass@1 {_change('pass@1', gain)} points, distinct correct answers "
+        f"{_change(key, change)}."
     )
-    control = _control(results, ["dft"], "base_sharp", stage, "distinct_correct")
-    signs = [gain.sign(), -change.sign()]
-    return _reading("narrowing", "DFT raises accuracy and narrows", signs, text, control, [gain, change])
+    plain = f"after SFT, in pass@1 {_sides(results, {'dft': gain})}; in distinct correct answers "
+    plain += f"{_sides(results, {'dft': change})}{_sides_of_control(results, ['dft'], 'base_sharp', stage, key)}."
+    control = _control(results, ["dft"], "base_sharp", stage, key)
+    verdict = _verdict([gain.sign(), -change.sign()])
+    title = "DFT raises accuracy and narrows"
+    return Reading("narrowing", title, verdict, plain, finding, control, _basis([gain, change]))
 
 
 def _after_rl(results: Mapping, key: str, claim: str, title: str) -> Reading | None:
@@ -110,13 +121,15 @@ def _after_rl(results: Mapping, key: str, claim: str, title: str) -> Reading | N
     if not changes:
         return None
     ce = estimate(results, BASELINE, "rl", key)
-    text = f"after RL, CE ends at {key} {_value(key, ce)}; against CE, {_list(results, key, changes)} points."
+    finding = f"CE ends at {_value(key, ce)}; against CE, {_list(results, key, changes)} points."
+    plain = f"in {key} after RL, {_sides(results, changes)}"
+    plain += _sides_of_control(results, changes, "ce_early", "rl", key) + "."
     control = _control(results, changes, "ce_early", "rl", key)
     base, untuned = estimate(results, "base", "rl", key), difference(results, "base", "rl", key)
     if base and untuned:
         control += f" No SFT + RL ends at {_value(key, base)} ({_change(key, untuned)} points against CE)."
-    signs = [change.sign() for change in changes.values()]
-    return _reading(claim, title, signs, text, control.strip(), list(changes.values()))
+    verdict = _verdict([change.sign() for change in changes.values()])
+    return Reading(claim, title, verdict, plain, finding, control.strip(), _basis(changes.values()))
 
 
 def _forgetting(results: Mapping) -> Reading | None:
@@ -125,30 +138,37 @@ def _forgetting(results: Mapping) -> Reading | None:
     if not kept:
         return None
     ce, gem = estimate(results, BASELINE, stage, key), estimate(results, "gem", stage, key)
-    text = (
-        f"after SFT, {label_of(results, 'gem')} still solves {_value(key, gem)} % of the side tasks and CE "
-        f"{_value(key, ce)} % ({_change(key, kept['gem'])} points)."
+    finding = (
+        f"{label_of(results, 'gem')} solves {_value(key, gem)} % of the side tasks, CE {_value(key, ce)} % "
+        f"({_change(key, kept['gem'])} points)."
     )
+    plain = f"on the side tasks after SFT, {_sides(results, kept)}"
+    plain += _sides_of_control(results, kept, "ce_early", stage, key) + "."
     control = _control(results, kept, "ce_early", stage, key)
-    return _reading("forgetting", "GEM forgets less", [kept["gem"].sign()], text, control, list(kept.values()))
+    verdict = _verdict([kept["gem"].sign()])
+    return Reading("forgetting", "GEM forgets less", verdict, plain, finding, control, _basis(kept.values()))
 
 
 def _best_of_n(results: Mapping) -> Reading | None:
     stage = "sft"
-    shares = {method: efficiency(results, method, stage) for method in ("sed", "gem", "eksft")}
+    shares = {method: efficiency(results, method, stage) for method in ("sed", "gem", "eksft", "ce_hot")}
     shares = {method: share for method, share in shares.items() if share}
+    hot = shares.pop("ce_hot", None)
     if not shares:
         return None
     n = next(iter(shares.values())).n
+    signs = {method: _share_sign(results, method, stage, share) for method, share in shares.items()}
+    words = {1: "need{s} fewer samples than CE", 0: "cannot be told from CE", -1: "need{s} more samples than CE"}
+    plain = f"for CE's best of {n} after SFT, {_grouped(results, signs, words)}"
     needs = [f"{label_of(results, method)} {_needs(share)}" for method, share in shares.items()]
-    text = f"after SFT, to equal CE's best of {n} samples, {_join(needs)}."
-    hot = efficiency(results, "ce_hot", stage)
     control = ""
     if hot:
+        hot_sign = _share_sign(results, "ce_hot", stage, hot)
+        plain += f"; the control {_grouped(results, {'ce_hot': hot_sign}, words)}"
         control = f"Control: {label_of(results, 'ce_hot')}, the CE model merely sampled hotter, {_needs(hot)}."
-    signs = [_share_sign(results, method, stage, share) for method, share in shares.items()]
-    title = f"Fewer samples reach the same best of {n}"
-    return _reading("best-of-n", title, signs, text, control, list(shares.values()))
+    title, finding = f"Fewer samples reach the same best of {n}", f"Of CE's {n} samples, {_join(needs)}."
+    verdict = _verdict(list(signs.values()))
+    return Reading("best-of-n", title, verdict, f"{plain}.", finding, control, _basis(shares.values()))
 
 
 def _cold_start(results: Mapping) -> list[Reading | None]:
@@ -172,9 +192,12 @@ def _nothing(results: Mapping, method: str, stages: Sequence[str], claim: str, t
         part = f"{STAGES[stage]} {_right_samples(results, method, stage)}pass@1 {_value('pass@1', found)} %"
         ce = estimate(results, BASELINE, stage, "pass@1")
         parts.append(part + (f" (CE: {_value('pass@1', ce)} %)" if ce else ""))
-    text = f"{label_of(results, method)}: {'; '.join(parts)}."
+    finding = f"{label_of(results, method)} has, {'; '.join(parts)}."
     signs = [-found.sign(NEXT_TO_NOTHING) for found in own.values()]
-    return _reading(claim, title, signs, text, "", list(own.values()))
+    words = {1: "stays below 1 %", 0: "cannot be told from 1 %", -1: "is at 1 % or more"}
+    states = [f"{STAGES[stage]} it {words[sign]}" for stage, sign in zip(own, signs)]
+    plain = f"in pass@1 of {label_of(results, method)}, {_join(states)}."
+    return Reading(claim, title, _verdict(signs), plain, finding, "", _basis(own.values()))
 
 
 def _right_samples(results: Mapping, method: str, stage: str) -> str:
@@ -184,10 +207,6 @@ def _right_samples(results: Mapping, method: str, stage: str) -> str:
         return ""
     total = sum(len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations))
     return f"{sum(map(sum, counts)):,} of {total:,} samples right, "
-
-
-def _reading(claim: str, title: str, signs: Sequence[int], finding: str, control: str, basis: Sequence) -> Reading:
-    return Reading(claim, title, _verdict(signs), finding, control, _basis([one for one in basis if one]))
 
 
 def _verdict(signs: Sequence[int]) -> str:
@@ -201,8 +220,9 @@ def _verdict(signs: Sequence[int]) -> str:
     return "mixed" if any(sign < 0 for sign in signs) else "partly"
 
 
-def _basis(estimates: Sequence[Estimate | Efficiency]) -> str:
+def _basis(estimates: Iterable[Estimate | Efficiency | None]) -> str:
     """The seeds a sentence rests on and what its intervals range over."""
+    estimates = [one for one in estimates if one]
     seeds = sorted({one.num_seeds for one in estimates})
     over_prompts = any(one.interval_over and one.interval_over.startswith("prompts") for one in estimates)
     if seeds == [1]:
@@ -223,22 +243,40 @@ def _control(results: Mapping, methods, control: str, stage: str, key: str) -> s
     level = estimate(results, control, stage, key)
     if not changes or not level:
         return ""
-    signs = {change.sign() for change in changes.values()}
-    better = f"{_names(results, changes)} {'do' if len(changes) > 1 else 'does'} better than this control"
-    conclusions = {1: better, -1: "the control does better", 0: "not distinguishable from the control"}
-    conclusion = f": {conclusions[max(signs)]}" if len(signs) == 1 else ""
     has = f"Control: {label_of(results, control)} has {_value(key, level)}"
-    return f"{has}; against it, {_list(results, key, changes)}{conclusion}."
+    return f"{has}; against it, {_list(results, key, changes)}."
+
+
+def _sides(results: Mapping, changes: Mapping[str, Estimate]) -> str:
+    """Who lies above CE, who below, and who cannot be told from it."""
+    words = {1: "{is} above CE", 0: "cannot be told from CE", -1: "{is} below CE"}
+    return _grouped(results, {method: change.sign() for method, change in changes.items()}, words)
+
+
+def _sides_of_control(results: Mapping, methods, control: str, stage: str, key: str) -> str:
+    """The same against a control, to be appended to a sentence; empty when the control was not run."""
+    changes = _differences(results, methods, stage, key, control)
+    if not changes:
+        return ""
+    words = {1: "{is} above", 0: "cannot be told apart", -1: "{is} below"}
+    sides = _grouped(results, {method: change.sign() for method, change in changes.items()}, words)
+    return f"; against the control ({label_of(results, control)}), {sides}"
+
+
+def _grouped(results: Mapping, signs: Mapping[str, int], words: Mapping[int, str]) -> str:
+    """`SED and GEM are above CE, EKSFT cannot be told from CE`: methods joined by their sign."""
+    parts = []
+    for sign, verb in words.items():
+        group = [method for method in signs if signs[method] == sign]
+        if group:
+            verb = verb.replace("{is}", "is" if len(group) == 1 else "are")
+            parts.append(f"{_names(results, group)} {verb.replace('{s}', 's' if len(group) == 1 else '')}")
+    return ", ".join(parts)
 
 
 def _list(results: Mapping, key: str, changes: Mapping[str, Estimate]) -> str:
-    """`SED +0.37 [+0.30, +0.44] and GEM ...`; where they disagree, those not told from zero are marked."""
-    disagree = len({change.sign() for change in changes.values()}) > 1
-    parts = []
-    for method, change in changes.items():
-        unclear = " (not distinguishable)" if disagree and change.sign() == 0 else ""
-        parts.append(f"{label_of(results, method)} {_change(key, change)}{unclear}")
-    return _join(parts)
+    """`SED +0.37 [+0.30, +0.44] and GEM +0.58 [+0.54, +0.62]`."""
+    return _join([f"{label_of(results, method)} {_change(key, change)}" for method, change in changes.items()])
 
 
 def _names(results: Mapping, methods) -> str:
@@ -264,9 +302,9 @@ def _needs(share: Efficiency) -> str:
             return f"does not get there (nor do {missed:.0%} of resampled prompt sets)"
         return f"does not get there in {round(missed * share.num_seeds)} of {share.num_seeds} seeds"
     if share.low is None:
-        return f"needs {share.value:.2f} of them (no interval)"
+        return f"needs {share.value:.2f} (no interval)"
     high = f"{share.high:.2f}" if share.high is not None else "out of reach"
-    return f"needs {share.value:.2f} [{share.low:.2f}, {high}] of them"
+    return f"needs {share.value:.2f} [{share.low:.2f}, {high}]"
 
 
 def _share_sign(results: Mapping, method: str, stage: str, share: Efficiency) -> int:

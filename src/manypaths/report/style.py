@@ -10,7 +10,7 @@ CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+main { max-width: 70rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: 1.85rem; line-height: 1.2; margin: 0 0 .6rem; text-wrap: balance; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
@@ -23,20 +23,19 @@ p { margin: .4rem 0; }
 .claim { border: 1px solid var(--line); border-left: 4px solid var(--tone); border-radius: 6px;
   padding: .75rem 1rem .8rem; }
 .claim h3 { margin: 0 0 .25rem; display: flex; flex-wrap: wrap; gap: .3rem .7rem; align-items: baseline; }
-.claim p { margin: .25rem 0 0; font-size: .94rem; max-width: 56rem; }
-.claim p.basis { font-size: .82rem; }
+.claim p { margin: .2rem 0 0; max-width: 58rem; }
+.claim p.numbers, .claim p.basis { font-size: .85rem; color: var(--soft); }
 .badge { color: var(--tone); font-size: .78rem; font-weight: 650; letter-spacing: .02em; white-space: nowrap; }
 .badge::before { content: "\\25CF\\00A0"; }
 .visible { --tone: var(--visible); } .partly { --tone: var(--partly); } .unclear { --tone: var(--unclear); }
 .mixed { --tone: var(--mixed); } .opposite { --tone: var(--opposite); }
-.control-note { color: var(--soft); }
-figure { margin: 1rem 0 0; }
+figure { margin: 1rem 0 0; max-width: 56rem; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 figure svg { display: block; width: 100%; min-width: 34rem; height: auto; font-family: inherit; }
-table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .38rem .65rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .36rem .42rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { font-weight: 600; color: var(--soft); vertical-align: bottom; border-bottom: 2px solid var(--line);
-  white-space: normal; min-width: 4.6rem; }
+  white-space: normal; min-width: 4rem; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); font-weight: 500; }
 tr.baseline th, tr.baseline td { background: var(--tint); }
 tr.baseline th { font-weight: 700; }

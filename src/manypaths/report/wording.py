@@ -72,6 +72,11 @@ WORLDS = {
     ),
 }
 
+READING_HELP = (
+    "pass@k: chance that at least one of k samples is right (pass@1 is plain accuracy). Distinct correct answers: "
+    "different right answers among the samples of a prompt. A control is a cheap alternative that a new objective "
+    "has to beat. Brackets hold 95 % intervals; a claim counts as visible only when they leave out zero."
+)
 INTERVAL_NOTE = (
     "All runs of a world share one starting model and one set of test prompts, so no interval here speaks about "
     "other starting models or other tasks."
