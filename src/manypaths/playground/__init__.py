@@ -1,4 +1,4 @@
-"""The built-in worlds: a task, a tiny base model made from nothing, and everything measured on them, on a CPU."""
+"""The built-in worlds: a task, a tiny base model made from nothing, and all that is measured on it."""
 
 from manypaths.playground.data import rl_dataset, sft_dataset
 from manypaths.playground.evaluate import evaluate

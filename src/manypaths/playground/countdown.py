@@ -1,17 +1,16 @@
 """The Countdown task: reach a target by combining three numbers, each used exactly once.
 
-An answer is one of two shapes, `( a + b ) * c` or `c * ( a + b )`: seven words separated by single spaces. Every
-intermediate result must be a positive integer and every division exact. Solutions are enumerated completely, so a
-base model's coverage can be compared with all there is to find; answers are verified by parsing, never by `eval`.
+An answer is one of two shapes, `( a + b ) * c` or `c * ( a + b )`: seven words separated by single spaces.
+Every intermediate result must be a positive integer and every division exact. Solutions are enumerated
+completely, so a base model's coverage can be compared with all there is to find; answers are verified by
+parsing, never by `eval`.
 """
 
-from __future__ import annotations
-
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import cache
 from itertools import combinations_with_replacement, permutations, product
 from random import Random
 from types import MappingProxyType
-from typing import Mapping
 
 NUMBERS = range(1, 13)
 TARGETS = range(1, 41)
@@ -86,7 +85,7 @@ def _word(words: list[str], position: int) -> str:
 
 
 def is_solution(expression: str, problem: Problem, notation: str = INFIX) -> bool:
-    """Whether `expression` uses exactly the problem's numbers, stays in positive integers and hits the target."""
+    """Whether `expression` uses exactly these numbers, keeps to positive integers and hits the target."""
     numbers, target = problem
     return parse(expression, notation) == (target, tuple(sorted(numbers)))
 
@@ -107,9 +106,9 @@ def _shapes(a: int, b: int, c: int, first: str, second: str) -> tuple[str, str]:
     return f"( {a} {first} {b} ) {second} {c}", f"{c} {second} ( {a} {first} {b} )"
 
 
-@lru_cache(maxsize=None)
+@cache
 def all_solutions() -> Mapping[Problem, tuple[str, ...]]:
-    """Every problem with sorted numbers that has a solution, and all its solutions in infix, sorted as text."""
+    """Every solvable problem (its numbers sorted) and all its solutions in infix, sorted as text."""
     found: dict[Problem, set[str]] = {}
     for numbers in combinations_with_replacement(NUMBERS, 3):
         for (a, b, c), first, second in product(set(permutations(numbers)), range(4), range(4)):
@@ -117,7 +116,7 @@ def all_solutions() -> Mapping[Problem, tuple[str, ...]]:
             if inner is None:
                 continue
             values = apply(second, inner, c), apply(second, c, inner)
-            for text, value in zip(_shapes(a, b, c, INFIX[first], INFIX[second]), values):
+            for text, value in zip(_shapes(a, b, c, INFIX[first], INFIX[second]), values, strict=True):
                 if value in TARGETS:
                     found.setdefault((numbers, value), set()).add(text)
     return MappingProxyType({problem: tuple(sorted(found[problem])) for problem in sorted(found)})
@@ -133,9 +132,9 @@ def solutions(problem: Problem, notation: str = INFIX) -> tuple[str, ...]:
 _SHARES = {"pretrain": 0.50, "sft": 0.12, "rl": 0.23}  # the rest is the test split
 
 
-@lru_cache(maxsize=None)
+@cache
 def splits() -> Mapping[str, tuple[Problem, ...]]:
-    """Disjoint pretrain / sft / rl / test problems (sorted numbers), each with at least MIN_SOLUTIONS solutions."""
+    """Disjoint pretrain / sft / rl / test problems (numbers sorted) of MIN_SOLUTIONS or more solutions."""
     problems = [problem for problem, texts in all_solutions().items() if len(texts) >= MIN_SOLUTIONS]
     Random(0).shuffle(problems)
     result, start = {}, 0

@@ -1,6 +1,4 @@
-"""What is trained on and tested on: demonstrations for SFT, prompts for reinforcement learning, test problems."""
-
-from __future__ import annotations
+"""What is trained and tested on: SFT demonstrations, reinforcement-learning prompts, test problems."""
 
 from random import Random
 
@@ -8,26 +6,26 @@ from datasets import Dataset
 
 from manypaths.playground import countdown
 from manypaths.playground.countdown import Problem
-from manypaths.playground.tokenizer import TOKEN_IDS, as_completion, as_prompt
+from manypaths.playground.tokenizer import as_completion, as_prompt, encode
 from manypaths.playground.world import World, resolve_world
 
 
 def canonical_solution(problem: Problem, notation: str) -> str:
     """The one solution demonstrated: the largest in the order of its token ids."""
-    return max(countdown.solutions(problem, notation), key=lambda text: [TOKEN_IDS[word] for word in text.split()])
+    return max(countdown.solutions(problem, notation), key=encode)
 
 
 def sft_dataset(world: str | World, seed: int = 0, num_prompts: int = 200) -> Dataset:
     """Demonstrations as plain strings, one canonical solution per prompt: columns `prompt` and `completion`.
 
     The completion ends in the end token and TRL adds no other, so the ids are exactly eight prompt and eight
-    completion tokens. Train with `completion_only_loss=True`. `seed` chooses the problems, their order and the
-    order of their numbers. Raises ValueError for an unknown world or more prompts than the split has.
+    completion tokens. Train with `completion_only_loss=True`. `seed` chooses the problems, their order and
+    the order of their numbers. Raises ValueError for an unknown world or more prompts than the split has.
     """
     request = resolve_world(world).request
     pool = countdown.splits()["sft"]
     if not 1 <= num_prompts <= len(pool):
-        raise ValueError(f"num_prompts is {num_prompts}; the SFT split has 1 to {len(pool)} prompts to give.")
+        raise ValueError(f"num_prompts is {num_prompts}; the SFT split has 1 to {len(pool)} prompts.")
     rng = Random(seed)
     problems = [countdown.shuffled(rng, problem) for problem in rng.sample(pool, num_prompts)]
     return Dataset.from_dict({
@@ -37,9 +35,10 @@ def sft_dataset(world: str | World, seed: int = 0, num_prompts: int = 200) -> Da
 
 
 def rl_dataset(world: str | World, seed: int = 0) -> Dataset:
-    """Prompts for TRL's GRPOTrainer and what `countdown_reward` needs: columns `prompt`, `numbers`, `target`, `notation`.
+    """Prompts for TRL's GRPOTrainer and what `countdown_reward` needs.
 
-    `seed` chooses the order of the problems and of their numbers. Raises ValueError for an unknown world.
+    Columns `prompt`, `numbers`, `target`, `notation`. `seed` chooses the order of the problems and of their
+    numbers. Raises ValueError for an unknown world.
     """
     request, rng, pool = resolve_world(world).request, Random(seed), countdown.splits()["rl"]
     problems = [countdown.shuffled(rng, problem) for problem in rng.sample(pool, len(pool))]
@@ -58,6 +57,6 @@ def evaluation_problems(num_prompts: int) -> tuple[Problem, ...]:
     """
     pool = countdown.splits()["test"]
     if not 1 <= num_prompts <= len(pool):
-        raise ValueError(f"num_prompts is {num_prompts}; the test split has 1 to {len(pool)} prompts to give.")
+        raise ValueError(f"num_prompts is {num_prompts}; the test split has 1 to {len(pool)} prompts.")
     rng = Random(0)
     return tuple(countdown.shuffled(rng, problem) for problem in pool[:num_prompts])

@@ -1,15 +1,14 @@
 """Everything measured about a model in a built-in world, in a few seconds on one CPU core.
 
-Accuracy and coverage from samples, diversity, distance from the base, and what training made it forget. Problems
-and side-task items never change; `seed` only drives the sampling. Intervals are 95 % t intervals over prompts (or
-over items, for side tasks), so they are conditional on the one model evaluated.
+Accuracy and coverage from samples, diversity, distance from the base, and what training made it forget.
+Problems and side-task items never change; `seed` only drives the sampling. Intervals are 95 % t intervals
+over prompts (or over items, for side tasks), so they are conditional on the one model evaluated.
 """
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Sequence
 from random import Random
-from typing import Sequence
+from statistics import fmean
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -45,19 +44,21 @@ def evaluate(
 ) -> dict:
     """Scores of `model` in `world`: {"scores": {name: {"value", "low", "high"}}, "per_prompt": {...}, ...}.
 
-    Scores: pass@1, pass@2, ... pass@num_samples (powers of two), greedy, distinct_correct (different right answers
-    among the samples), self_bleu (0..100), entropy and kl_to_base (nats per generated token, of the distribution
-    sampled from, the latter KL(policy || base) over the full vocabulary), side_<task> and their mean side_tasks
-    (greedy accuracy), base_countdown_loss (nats per answer token on fresh pre-training texts) and, where the world
-    asks for a new notation, old_pass@1 and old_pass@<num_samples> on the old request.
+    Scores: pass@1, pass@2, ... pass@num_samples (powers of two), greedy, distinct_correct (different right
+    answers among the samples), self_bleu (0..100), entropy and kl_to_base (nats per generated token, of the
+    distribution sampled from, the latter KL(policy || base) over the full vocabulary), side_<task> and their
+    mean side_tasks (greedy accuracy), base_countdown_loss (nats per answer token on fresh pre-training texts)
+    and, where the world asks for a new notation, old_pass@1 and old_pass@<num_samples> on the old request.
 
-    base: the model distances are measured from; the world's own base when None. The same arguments give the same
-    result. Raises ValueError for an unknown world, too many prompts, fewer than two samples, or temperature <= 0.
+    base: the model distances are measured from; the world's own base when None. The same arguments give the
+    same result. Raises ValueError for an unknown world, too many prompts, fewer than two samples, or
+    temperature <= 0.
     """
     world = resolve_world(world)
     if num_samples < 2 or temperature <= 0:
         raise ValueError(
-            f"num_samples is {num_samples} and temperature {temperature}; draw at least two samples, at temperature > 0."
+            f"num_samples is {num_samples} and temperature {temperature}; "
+            "draw at least two samples at a temperature above 0."
         )
     base = load_base(world)[0].to(model.device) if base is None else base
     problems = evaluation_problems(num_prompts)
@@ -72,7 +73,8 @@ def evaluate(
         "num_distinct": [len(set(texts)) for texts in right],
         "greedy": [len(texts) for texts in greedy],
         "self_bleu": [
-            self_bleu([text or "" for text in texts[:SAMPLES_COMPARED]]) for texts in answers[:DIVERSITY_PROMPTS]
+            self_bleu([text or "" for text in texts[:SAMPLES_COMPARED]])
+            for texts in answers[:DIVERSITY_PROMPTS]
         ],
         "entropy": _entropy(samples, temperature),
         "kl_to_base": _kl_to_base(base, prompts, samples, temperature),
@@ -95,7 +97,7 @@ def evaluate(
             "seed": seed,
             "top_p": 1.0,
             "max_new_tokens": samples.tokens.shape[-1],
-            "truncated": sum(text is None for texts in answers for text in texts) / (num_prompts * num_samples),
+            "truncated": fmean(text is None for texts in answers for text in texts),
         },
     }
 
@@ -138,26 +140,24 @@ def _entropy(samples: Samples, temperature: float) -> list[float]:
 def _kl_to_base(
     base: PreTrainedModel, prompts: Sequence[str], samples: Samples, temperature: float
 ) -> list[float]:
-    """Exact KL(policy || base) at every generated token of the first samples: the base re-reads what was drawn."""
+    """Exact KL(policy || base) at the generated tokens of the first samples, which the base re-reads."""
     tokens = samples.tokens[:, :SAMPLES_COMPARED]
     generated, logits = samples.generated[:, :SAMPLES_COMPARED], samples.logits[:, :SAMPLES_COMPARED]
     shown = torch.tensor([encode(prompt) for prompt in prompts], device=tokens.device)
     rows = torch.cat((shown.repeat_interleave(tokens.shape[1], dim=0), tokens.flatten(0, 1)), dim=1)
     base_logits = base(input_ids=rows).logits[:, shown.shape[1] - 1 : -1].float().view_as(logits)
-    policy = (logits / temperature).log_softmax(dim=-1)
-    return _mean_of_generated((policy.exp() * (policy - base_logits.log_softmax(dim=-1))).sum(dim=-1), generated)
+    policy, reference = (logits / temperature).log_softmax(dim=-1), base_logits.log_softmax(dim=-1)
+    return _mean_of_generated((policy.exp() * (policy - reference)).sum(dim=-1), generated)
 
 
 def _side_tasks(model: PreTrainedModel, world: World) -> dict[str, list[float]]:
-    """Greedy right (1) or wrong (0) on SIDE_ITEMS fixed items of every side task of the world, and all together."""
-    items = []
-    for name in world.mixture.keys() & SIDE_TASKS.keys():
-        rng = Random(name)
-        items += [(name, *SIDE_TASKS[name].draw(rng)) for _ in range(SIDE_ITEMS)]
+    """Greedy right (1) or wrong (0) on SIDE_ITEMS fixed items of each side task of the world, and of all."""
     by_length: dict[int, list[tuple[str, str, str]]] = {}
-    for item in items:
-        by_length.setdefault(len(item[1].split()), []).append(item)
-    graded: dict[str, list[float]] = {f"side_{name}": [] for name in SIDE_TASKS if name in world.mixture}
+    graded: dict[str, list[float]] = {}
+    for name in (name for name in SIDE_TASKS if name in world.mixture):
+        rng, graded[f"side_{name}"] = Random(name), []
+        for question, expected in (SIDE_TASKS[name].draw(rng) for _ in range(SIDE_ITEMS)):
+            by_length.setdefault(len(question.split()), []).append((name, question, expected))
     for group in by_length.values():
         drawn = sample(model, [as_prompt(question) for _, question, _ in group], temperature=0)
         for (name, question, expected), (answer,) in zip(group, drawn.answers(), strict=True):
@@ -168,7 +168,7 @@ def _side_tasks(model: PreTrainedModel, world: World) -> dict[str, list[float]]:
 
 @torch.inference_mode()
 def _pretraining_loss(model: PreTrainedModel) -> list[float]:
-    """Mean nats per answer token (the end included) of each of PRETRAINING_TEXTS fixed pre-training Countdown texts."""
+    """Mean nats per answer token, the end included, of fixed texts drawn like the pre-training Countdown."""
     rng = Random(0)
     pairs = [draw_countdown(rng) for _ in range(PRETRAINING_TEXTS)]
     shown = len(encode(as_prompt(pairs[0][0])))
@@ -178,9 +178,12 @@ def _pretraining_loss(model: PreTrainedModel) -> list[float]:
     return cross_entropy(logits.transpose(1, 2), rows[:, shown:], reduction="none").mean(dim=1).tolist()
 
 
-def _old_request(model: PreTrainedModel, problems: Sequence[Problem], drawing: dict) -> dict[str, list[float]]:
+def _old_request(
+    model: PreTrainedModel, problems: Sequence[Problem], drawing: dict
+) -> dict[str, list[float]]:
     """Coverage of the request the base was pre-trained on, in its old notation."""
     answers = sample(model, _prompts(PRETRAINED, problems), **drawing).answers()
     num_correct = [len(texts) for texts in _right_answers(answers, problems, PRETRAINED)]
     num_samples = drawing["num_samples"]
-    return {f"old_pass@{k}": curve for k, curve in pass_at_k_curve(num_correct, num_samples, (1, num_samples)).items()}
+    curves = pass_at_k_curve(num_correct, num_samples, (1, num_samples))
+    return {f"old_pass@{k}": curve for k, curve in curves.items()}

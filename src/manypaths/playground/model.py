@@ -1,7 +1,5 @@
 """The tiny Llama of the built-in worlds (about 164 thousand weights) and its packaged checkpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -47,8 +45,8 @@ def save_base(model: LlamaForCausalLM, world: str | World) -> Path:
 def load_base(world: str | World) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """The pre-trained base of a world, in evaluation mode, and the tokenizer.
 
-    Raises ValueError for an unknown world and FileNotFoundError when its checkpoint is missing (rebuild it with
-    `python -m manypaths.playground.pretrain --world NAME`).
+    Raises ValueError for an unknown world and FileNotFoundError when its checkpoint is missing: rebuild it
+    with `python -m manypaths.playground.pretrain --world NAME`.
     """
     weights = load_file(checkpoint_path(world))
     model = build_model()

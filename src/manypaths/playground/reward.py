@@ -1,8 +1,6 @@
 """The reinforcement-learning reward: 1 for an answer that parses and is right, 0 for everything else."""
 
-from __future__ import annotations
-
-from typing import Sequence
+from collections.abc import Sequence
 
 from manypaths.playground.countdown import is_solution
 from manypaths.playground.tokenizer import decode_answer

@@ -1,9 +1,7 @@
 """Drawing answers from a model, together with the distributions they were drawn from."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -40,12 +38,14 @@ def sample(
     max_new_tokens: int = 8,
     seed: int = 0,
 ) -> Samples:
-    """Draw `num_samples` continuations of each prompt; temperature 0 is greedy. All prompts must be equally long.
+    """Draw `num_samples` continuations of each prompt, all equally long; temperature 0 is greedy.
 
     The caller's random state is left as it was. Raises ValueError for prompts of different lengths.
     """
     rows = torch.tensor(_equally_long(prompts), device=model.device).repeat_interleave(num_samples, dim=0)
-    drawing = dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.0) if temperature else dict(do_sample=False)
+    drawing = dict(do_sample=False)
+    if temperature > 0:
+        drawing = dict(do_sample=True, temperature=temperature, top_k=0, top_p=1.0)
     tokens = rows.new_full((len(rows), max_new_tokens), PAD_ID)
     logits = torch.zeros(len(rows), max_new_tokens, model.config.vocab_size, device=model.device)
     was_training = model.training
@@ -78,5 +78,5 @@ def sample(
 def _equally_long(prompts: Sequence[str]) -> list[list[int]]:
     rows = [encode(prompt) for prompt in prompts]
     if len({len(row) for row in rows}) != 1:
-        raise ValueError("The prompts have different numbers of words; sample prompts of one length at a time.")
+        raise ValueError("Prompts differ in their number of words; sample prompts of one length at a time.")
     return rows

@@ -1,7 +1,5 @@
 """Sharpening without training: the control that tells learning apart from merely sampling colder."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -32,7 +30,7 @@ def sharpen(model: PreTrainedModel, scale: float) -> PreTrainedModel:
 def success_probability(
     model: PreTrainedModel, world: str | World, *, temperature: float = 1.0, num_prompts: int = 200
 ) -> list[float]:
-    """Exact pass@1 of each test prompt, without sampling: the probabilities of all its solutions, added up."""
+    """Exact pass@1 of each test prompt, without sampling: the summed probability of all its solutions."""
     return _solution_mass(*_read_solutions(model, world, num_prompts), temperature).tolist()
 
 
@@ -53,8 +51,8 @@ def match_sharpness(
     best, worst = pass1(cold), pass1(hot)
     if not worst <= target_pass1 <= best:
         raise ValueError(
-            f"target_pass1 is {target_pass1:.4f}, but temperatures from {COLDEST} to {HOTTEST} give this model "
-            f"{best:.4f} to {worst:.4f}; choose a target in between, or leave this control out."
+            f"target_pass1 is {target_pass1:.4f}, but temperatures from {COLDEST} to {HOTTEST} give "
+            f"this model {best:.4f} to {worst:.4f}; choose a target in between, or leave this control out."
         )
     for _ in range(BISECTIONS):
         middle = (cold + hot) / 2
@@ -66,7 +64,7 @@ def match_sharpness(
 def _read_solutions(
     model: PreTrainedModel, world: str | World, num_prompts: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [S, M, V] and labels [S, M] of all S solutions of the test prompts, and each one's prompt [S]."""
+    """Logits [S, M, V] and labels [S, M] of all S solutions of the test prompts, and prompt indices [S]."""
     request = resolve_world(world).request
     rows, owners = [], []
     for owner, problem in enumerate(evaluation_problems(num_prompts)):

@@ -3,16 +3,15 @@
 A task draws (question, expected answer) pairs; the question's first word says which task it is.
 """
 
-from __future__ import annotations
-
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from random import Random
 from types import MappingProxyType
-from typing import Callable, Mapping
 
 from manypaths.playground import countdown
-from manypaths.playground.countdown import INFIX, LETTERS, NUMBERS, TARGETS
+from manypaths.playground.countdown import INFIX, LETTERS, NUMBERS
 
 ALPHABET = "abcdef"
 SUCCESSORS = {letter: (ALPHABET[(i + 1) % 6], ALPHABET[(i + 4) % 6]) for i, letter in enumerate(ALPHABET)}
@@ -28,18 +27,18 @@ def _lawful_chain(question: str, expected: str, answer: str) -> bool:
     letters = question.split(" ")[-1:] + answer.split(" ")
     if len(letters) != CHAIN_HIDDEN + 1:
         return False
-    return all(after in SUCCESSORS[before] for before, after in zip(letters, letters[1:]))
+    return all(after in SUCCESSORS[before] for before, after in itertools.pairwise(letters))
 
 
 @dataclass(frozen=True)
 class SideTask:
-    """`draw(rng)` gives (question, expected answer); `accepts(question, expected, answer)` grades an answer."""
+    """`draw(rng)` gives (question, expected answer); `accepts(question, expected, answer)` grades."""
 
     draw: Callable[[Random], tuple[str, str]]
     accepts: Callable[[str, str, str], bool] = _exactly
 
 
-@lru_cache(maxsize=None)
+@cache
 def _valued_expressions() -> tuple[tuple[str, int], ...]:
     return tuple((text, target) for (_, target), texts in countdown.all_solutions().items() for text in texts)
 
@@ -64,7 +63,7 @@ def _reverse(rng: Random) -> tuple[str, str]:
 
 
 def _sort(rng: Random) -> tuple[str, str]:
-    numbers = rng.choices(TARGETS, k=rng.randint(3, 6))
+    numbers = rng.choices(NUMBERS, k=rng.randint(3, 6))
     return f"S {' '.join(map(str, numbers))} =", " ".join(map(str, sorted(numbers)))
 
 

@@ -1,12 +1,10 @@
 """The word-level tokenizer both worlds share, and the exact text of prompts and completions.
 
-Prompts carry their own `<bos>` and completions their own `<eos>`, separated by single spaces: nothing is added
-behind the user's back, and `prompt + completion` tokenizes to the two parts joined.
+Prompts carry their own `<bos>` and completions their own `<eos>`, separated by single spaces: nothing is
+added behind the user's back, and `prompt + completion` tokenizes to the two parts joined.
 """
 
-from __future__ import annotations
-
-from typing import Sequence
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,7 +22,7 @@ PAD_ID, BOS_ID, EOS_ID = (TOKEN_IDS[word] for word in (PAD, BOS, EOS))
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, built from the vocabulary above; unknown words raise instead of becoming something else."""
+    """The tokenizer, built from the vocabulary above; unknown words raise."""
     tokenizer = Tokenizer(WordLevel(TOKEN_IDS))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(

@@ -1,10 +1,8 @@
-"""The two worlds. They share task, split, model and tokenizer and differ only in what the answer must look like."""
+"""The two worlds: one task, split, model and tokenizer; they differ in how the answer must be written."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Mapping
 
 from manypaths.playground.countdown import INFIX, LETTERS, Problem
 
@@ -25,7 +23,7 @@ SETTINGS = MappingProxyType({
 
 @dataclass(frozen=True)
 class Request:
-    """How a Countdown answer is asked for (the prompt's first word) and in which notation it must be written."""
+    """How a Countdown answer is asked for (the prompt's first word) and the notation it must be in."""
 
     marker: str
     notation: str
@@ -42,7 +40,7 @@ NEW = Request("I", LETTERS)
 
 @dataclass(frozen=True)
 class World:
-    """A base model's past (`mixture`: shares of its pre-training texts) and what it is now asked (`request`)."""
+    """A base model's past (`mixture`: shares of its pre-training texts) and its `request` of today."""
 
     name: str
     description: str
@@ -57,12 +55,14 @@ WORLDS: Mapping[str, World] = MappingProxyType({
         name="recall",
         description="the base already answers, diverse but inaccurate; training selects among what it knows",
         request=PRETRAINED,
-        mixture=MappingProxyType({"countdown": 0.5, "evaluate": 0.2, "reverse": 0.1, "sort": 0.1, "markov": 0.1}),
+        mixture=MappingProxyType({
+            "countdown": 0.5, "evaluate": 0.2, "reverse": 0.1, "sort": 0.1, "markov": 0.1,
+        }),
         steps=3500,
     ),
     "coldstart": World(
         name="coldstart",
-        description="answers must use operators A B Y Z on a marker the base has never seen; training is necessary",
+        description="answers use operators A B Y Z, which the base was never asked for: it must be taught",
         request=NEW,
         mixture=MappingProxyType({
             "countdown": 0.5, "evaluate": 0.06, "evaluate_new": 0.09, "translate": 0.15,
