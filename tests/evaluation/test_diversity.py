@@ -12,7 +12,25 @@ def slow_self_bleu(texts):
     return sum(scores) / len(scores)
 
 
-WORDS = ["1", "2", "+", "(", ")", "*", "so", "x", "x,", "3.5", "&amp;", "$y$", "It's", "a-b", "\\frac{1}{2}", ".", "\n"]
+WORDS = [
+    "1",
+    "2",
+    "+",
+    "(",
+    ")",
+    "*",
+    "so",
+    "x",
+    "x,",
+    "3.5",
+    "&amp;",
+    "$y$",
+    "It's",
+    "a-b",
+    "\\frac{1}{2}",
+    ".",
+    "\n",
+]
 
 
 def random_texts(draw):
@@ -33,7 +51,9 @@ def test_self_bleu_equals_sacrebleu_on_random_texts():
 def test_self_bleu_equals_sacrebleu_on_countdown_answers():
     draw = random.Random(1)
     for _ in range(40):
-        texts = [f"( {draw.randint(1, 4)} {draw.choice('+-*/')} {draw.randint(1, 4)} ) + 3" for _ in range(16)]
+        texts = [
+            f"( {draw.randint(1, 4)} {draw.choice('+-*/')} {draw.randint(1, 4)} ) + 3" for _ in range(16)
+        ]
         assert self_bleu(texts) == pytest.approx(slow_self_bleu(texts), abs=1e-9)
 
 

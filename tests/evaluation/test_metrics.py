@@ -41,7 +41,12 @@ def test_pass_at_one_is_accuracy_and_pass_at_n_is_any():
 
 @pytest.mark.parametrize(
     ("n", "c", "k", "message"),
-    [(4, 1, 5, "draw more samples"), (4, 1, 0, "k is 0"), (4, 5, 1, "num_correct is 5"), (0, 0, 1, "num_samples is 0")],
+    [
+        (4, 1, 5, "draw more samples"),
+        (4, 1, 0, "k is 0"),
+        (4, 5, 1, "num_correct is 5"),
+        (0, 0, 1, "num_samples is 0"),
+    ],
 )
 def test_pass_at_k_refuses_impossible_counts(n, c, k, message):
     with pytest.raises(ValueError, match=message):
@@ -55,7 +60,7 @@ def test_curve_is_per_prompt_and_never_falls_with_k():
     assert curve[1] == pytest.approx([0, 1 / 8, 3 / 8, 1])
     assert curve[2] == [pass_at_k(8, c, 2) for c in counts]
     for smaller, larger in [(1, 2), (2, 4), (4, 8)]:
-        assert all(a <= b for a, b in zip(curve[smaller], curve[larger]))
+        assert all(a <= b for a, b in zip(curve[smaller], curve[larger], strict=True))
     with pytest.raises(ValueError, match="empty"):
         pass_at_k_curve([], 8, [1])
 
@@ -90,7 +95,10 @@ def test_mean_interval_by_hand():
     interval = mean_interval([1.0, 2.0, 3.0])
     half = 4.302653 / math.sqrt(3)
     assert interval.value == pytest.approx(2.0)
-    assert (interval.low, interval.high) == (pytest.approx(2 - half, abs=1e-5), pytest.approx(2 + half, abs=1e-5))
+    assert (interval.low, interval.high) == (
+        pytest.approx(2 - half, abs=1e-5),
+        pytest.approx(2 + half, abs=1e-5),
+    )
     assert interval.n == 3
     assert not interval.excludes(0.0) and interval.excludes(5.0)
 
@@ -132,7 +140,9 @@ def test_a_model_needs_all_samples_to_match_itself():
 
 def test_samples_to_match_is_interpolated_and_ordered():
     weak, strong = [1] * 10, [2] * 10
-    share = samples_to_match(strong, weak, 8, n=4)  # the weak pass@4 is 1/2; the strong pass@k is 1/4, 13/28, 9/14
+    share = samples_to_match(
+        strong, weak, 8, n=4
+    )  # the weak pass@4 is 1/2; the strong pass@k is 1/4, 13/28, 9/14
     assert share == pytest.approx((2 + (0.5 - 13 / 28) / (9 / 14 - 13 / 28)) / 4)
     assert samples_to_match(weak, strong, 8, n=4) > 1
     assert samples_to_match([8] * 10, weak, 8) == pytest.approx(1 / 8)

@@ -7,7 +7,12 @@ def table_lines(text):
 
 def test_study_has_every_table_with_as_many_cells_as_headings(make_results):
     text = study_markdown(make_results())
-    for title in ("Scores before RL", "Scores after RL", "Differences to CE before RL", "Differences to CE after RL"):
+    for title in (
+        "Scores before RL",
+        "Scores after RL",
+        "Differences to CE before RL",
+        "Differences to CE after RL",
+    ):
         assert f"### {title}" in text
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 4

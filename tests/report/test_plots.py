@@ -41,7 +41,10 @@ def test_arrows_need_both_stages(make_results):
 
 def test_old_notation_gets_its_own_panel(cold_results):
     forgetting = plots_of(cold_results)[-1]
-    assert [axes.get_title("left") for axes in forgetting.figure.axes] == ["side tasks", "old notation pass@1"]
+    assert [axes.get_title("left") for axes in forgetting.figure.axes] == [
+        "side tasks",
+        "old notation pass@1",
+    ]
 
 
 def test_unknown_objectives_are_drawn_too(make_results):

@@ -62,7 +62,10 @@ def test_the_matching_control_is_named(make_results):
     found = by_claim(make_results())
     assert "CE, stopped early" in found["collapse"].control and "CE, stopped early" in found["collapse"].plain
     assert "no SFT, sharpened" in found["narrowing"].control
-    assert "CE, stopped early" in found["rl-accuracy"].control and "No SFT + RL ends at" in found["rl-accuracy"].control
+    assert (
+        "CE, stopped early" in found["rl-accuracy"].control
+        and "No SFT + RL ends at" in found["rl-accuracy"].control
+    )
     assert "CE, stopped early" in found["forgetting"].control
     assert "CE, T=1/0.7" in found["best-of-n"].control
 
@@ -91,7 +94,9 @@ def test_missing_methods_are_left_out(make_results):
     assert readings(make_results(methods=("ce",))) == []
     found = by_claim(make_results(methods=("ce", "gem")))
     assert found["collapse"].title == "CE collapses answers; GEM keeps more"
-    assert "SED" not in found["collapse"].text and found["collapse"].control == ""
+    assert "SED" not in found["collapse"].text
+    assert found["collapse"].control == "The matching control was not run: CE, stopped early."
+    assert found["best-of-n"].control == "The matching control was not run: CE, T=1/0.7."
     assert "rl-accuracy" not in by_claim(make_results(stages=("sft",)))
 
 
@@ -118,6 +123,7 @@ def test_cold_start_claims(cold_results, make_results):
     found = by_claim(cold_results)
     assert found["rl-alone"].verdict == "visible" and "0 of 38,400 samples right" in found["rl-alone"].text
     assert found["dft-notation"].verdict == "visible"
+    assert "stays below 1 % before RL and stays below 1 % after RL" in found["dft-notation"].plain
     assert found["narrowing"].verdict == "mixed"
     learned = make_results(methods=("base", "ce", "dft"), world="coldstart")
     assert by_claim(learned)["rl-alone"].verdict == "opposite"

@@ -4,7 +4,7 @@ from manypaths.report.tables import difference_table, facts, score_table, tables
 
 def row_of(table, method):
     (row,) = [row for row in table.rows if row.method == method]
-    return dict(zip([heading for heading, _ in table.columns], row.cells))
+    return dict(zip([heading for heading, _ in table.columns], row.cells, strict=True))
 
 
 def test_scores_show_value_spread_and_what_they_range_over(make_results):
@@ -42,7 +42,9 @@ def test_best_of_n_column(make_results):
 
 
 def test_tables_that_cannot_be_filled_are_left_out(make_results):
-    assert [table.title for table in tables_of(make_results(methods=("sed",), stages=("sft",)))] == ["Scores before RL"]
+    assert [table.title for table in tables_of(make_results(methods=("sed",), stages=("sft",)))] == [
+        "Scores before RL"
+    ]
     assert len(tables_of(make_results())) == 4
     table = score_table(make_results(), "rl")
     assert "ce_hot" not in [row.method for row in table.rows]

@@ -5,7 +5,13 @@ from manypaths.report.wording import main_columns, number, pass_ks, score_for, w
 
 def test_columns_are_those_the_results_hold():
     available = {"pass@1", "pass@2", "pass@8", "pass@16", "entropy", "side_sort", "old_pass@1", "own_score"}
-    assert [column.key for column in main_columns(available)] == ["pass@1", "pass@8", "pass@16", "entropy", "old_pass@1"]
+    assert [column.key for column in main_columns(available)] == [
+        "pass@1",
+        "pass@8",
+        "pass@16",
+        "entropy",
+        "old_pass@1",
+    ]
     assert pass_ks({"pass@16", "pass@2", "old_pass@1"}) == [2, 16]
 
 

@@ -34,7 +34,7 @@ def self_bleu(texts: Sequence[str]) -> float:
     length_counts = Counter(lengths)
     sorted_lengths = sorted(length_counts)
     scores = []
-    for owner, (own, length) in enumerate(zip(counts, lengths)):
+    for owner, (own, length) in enumerate(zip(counts, lengths, strict=True)):
         matched, total = [0] * MAX_ORDER, [0] * MAX_ORDER
         for ngram, count in own.items():
             largest, largest_owner, second = top[ngram]
@@ -97,7 +97,7 @@ def _bleu(matched: list[int], total: list[int], length: int, reference_length: i
     if not any(matched) or total[-1] == 0:
         return 0.0
     logs, divisor = 0.0, 1.0
-    for match, count in zip(matched, total):
+    for match, count in zip(matched, total, strict=True):
         if match == 0:
             divisor *= 2.0
         logs += math.log(100.0 * (match or 1.0 / divisor) / count)

@@ -15,7 +15,12 @@ def report_markdown(results: Mapping, plots: Mapping[str, str]) -> str:
     """
     check_runs(results)
     question, story = world_story(results)
-    parts = [f"# {question}", story, f"World `{results['world']}`; {conditions(results)}.", *_reading_parts(results)]
+    parts = [
+        f"# {question}",
+        story,
+        f"World `{results['world']}`; {conditions(results)}.",
+        *_reading_parts(results),
+    ]
     parts += [f"![{description}]({path})" for description, path in plots.items()]
     parts += map(markdown_table, tables_of(results))
     parts += ["### Rows", "\n".join(f"- {label}: {note}" for label, note in method_notes(results))]
@@ -61,7 +66,13 @@ def _reading_parts(results: Mapping) -> list[str]:
 
 
 def _markdown_label(row: Row) -> str:
-    return f"**{row.label}**" if row.kind == "baseline" else f"*{row.label}*" if row.kind == "control" else row.label
+    return (
+        f"**{row.label}**"
+        if row.kind == "baseline"
+        else f"*{row.label}*"
+        if row.kind == "control"
+        else row.label
+    )
 
 
 def _markdown_cell(cell: Cell) -> str:

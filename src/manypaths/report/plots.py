@@ -17,7 +17,12 @@ INK, LINE, PAPER, GREY = "#1f2328", "#d5d9df", "#fefefe", "#868c95"
 THEME_COLORS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)", GREY: "var(--grey)"}
 OWN_COLORS = {"ce": INK, "sed": "#2f7fc1", "gem": "#1b9a74", "dft": "#d9641e", "eksft": "#b5559a"}
 MORE_COLORS = ("#b8860b", "#6a5acd", "#4aa3a2", "#a0522d", "#708238")
-CONTROL_STYLES = {"base": ("s", ":"), "base_sharp": ("D", "-."), "ce_early": ("^", "--"), "ce_hot": ("v", (0, (1, 2)))}
+CONTROL_STYLES = {
+    "base": ("s", ":"),
+    "base_sharp": ("D", "-."),
+    "ce_early": ("^", "--"),
+    "ce_hot": ("v", (0, (1, 2))),
+}
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "manypaths",
@@ -112,7 +117,8 @@ def _styles(results: Mapping) -> dict[str, Style]:
 def _frontier(results: Mapping) -> Plot | None:
     """Accuracy to the right, different right answers upwards; an arrow from SFT to RL per method."""
     points = {
-        method: {stage: _point(results, method, stage) for stage in stages_of(results)} for method in methods_of(results)
+        method: {stage: _point(results, method, stage) for stage in stages_of(results)}
+        for method in methods_of(results)
     }
     points = {method: {stage: at for stage, at in own.items() if at} for method, own in points.items()}
     points = {method: own for method, own in points.items() if own}
@@ -124,7 +130,14 @@ def _frontier(results: Mapping) -> Plot | None:
     for method, own in points.items():
         style = styles[method]
         if len(own) == 2:
-            arrow = {"arrowstyle": "-|>", "color": style.color, "lw": 1.1, "shrinkA": 5, "shrinkB": 5, "alpha": 0.75}
+            arrow = {
+                "arrowstyle": "-|>",
+                "color": style.color,
+                "lw": 1.1,
+                "shrinkA": 5,
+                "shrinkB": 5,
+                "alpha": 0.75,
+            }
             arrow["linestyle"] = "--" if method in CONTROLS else "-"
             ends = [tuple(one.value for one in own[stage]) for stage in ("rl", "sft")]
             axes.annotate("", *ends, arrowprops=arrow)
@@ -133,7 +146,8 @@ def _frontier(results: Mapping) -> Plot | None:
         first = own.get("sft") or own["rl"]
         labels.append((label_of(results, method), first[0].value, first[1].value, style.color))
     axes.margins(x=0.16, y=0.1)
-    axes.set_ylim(bottom=0)
+    top = axes.get_ylim()[1]
+    axes.set_ylim(-0.06 * top, top)  # room for markers of methods that find nothing
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("accuracy: pass@1")
     axes.set_ylabel("diversity: distinct correct answers per prompt")
@@ -164,7 +178,10 @@ def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, st
     figure.draw_without_rendering()
     point = figure.dpi / 72
     marks = [line.get_xydata()[0] for line in axes.get_lines() if len(line.get_xydata()) == 1]
-    taken = [(x - 6 * point, x + 6 * point, y - 6 * point, y + 6 * point) for x, y in axes.transData.transform(marks)]
+    taken = [
+        (x - 6 * point, x + 6 * point, y - 6 * point, y + 6 * point)
+        for x, y in axes.transData.transform(marks)
+    ]
     for label, x, y, color in labels:
         pixel_x, pixel_y = axes.transData.transform((x, y))
         width, height = len(label) * 5.6 * point, 12 * point
@@ -173,7 +190,9 @@ def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, st
             left = pixel_x + 6 * point if side > 0 else pixel_x - 6 * point - width
             bottom = pixel_y + 3 * point if up > 0 else pixel_y - 3 * point - height
             boxes[side, up] = (left, left + width, bottom, bottom + height)
-        (side, up), box = min(boxes.items(), key=lambda corner: sum(_overlap(corner[1], other) for other in taken))
+        (side, up), box = min(
+            boxes.items(), key=lambda corner: sum(_overlap(corner[1], other) for other in taken)
+        )
         taken.append(box)
         axes.annotate(
             label, (x, y), (6 * side, 3 * up), textcoords="offset points", color=color, size=9.5,
@@ -195,7 +214,7 @@ def _pass_curves(results: Mapping) -> Plot | None:
     figure = Figure(figsize=(7.4, 4.1), layout="constrained")
     panels = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
     handles = {}
-    for axes, stage in zip(panels, stages):
+    for axes, stage in zip(panels, stages, strict=True):
         for method in methods_of(results):
             found = {k: estimate(results, method, stage, f"pass@{k}") for k in ks}
             found = {k: one for k, one in found.items() if one}
@@ -230,15 +249,22 @@ def _forgetting(results: Mapping) -> Plot | None:
     """What is left of the abilities of the base: side tasks, and the old notation where there is one."""
     available = set(score_keys(results["runs"]))
     keys = [key for key in ("side_tasks", "old_pass@1") if key in available]
-    methods = [method for method in methods_of(results) if any(runs_of(results, method, s) for s in stages_of(results))]
+    methods = [
+        method
+        for method in methods_of(results)
+        if any(runs_of(results, method, s) for s in stages_of(results))
+    ]
     if not keys:
         return None
     figure = Figure(figsize=(7.4, 0.9 + 0.42 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     styles = _styles(results)
-    for axes, key in zip(panels, keys):
+    shifts = (
+        {"sft": -0.19, "rl": 0.19} if len(stages_of(results)) == 2 else dict.fromkeys(stages_of(results), 0)
+    )
+    for axes, key in zip(panels, keys, strict=True):
         for row, method in enumerate(methods):
-            for stage, shift in (("sft", -0.19), ("rl", 0.19)):
+            for stage, shift in shifts.items():
                 found = estimate(results, method, stage, key)
                 if found:
                     _bar(axes, row + shift, found, styles[method].color, filled=stage == "rl")

@@ -18,7 +18,7 @@ from manypaths.report.summary import (
     runs_of,
     score_keys,
 )
-from manypaths.report.wording import BASELINE, STAGES, number, pass_ks, score_for
+from manypaths.report.wording import BASELINE, LABELS, STAGES, number, pass_ks, score_for
 
 VERDICTS = {
     "visible": "Visible here",
@@ -34,8 +34,8 @@ NEXT_TO_NOTHING = 0.01
 class Reading:
     """One claim (key and title), its verdict (a key of VERDICTS), and what was seen.
 
-    `plain` says in words who is above whom, `finding` gives the numbers, `control` those of the cheap
-    alternatives (may be empty), `basis` the seeds and what the intervals range over.
+    `plain` says in words who is above whom, `finding` gives the numbers, `control` those of the matching
+    cheap alternative (empty where a claim has none), `basis` the seeds and what the intervals range over.
     """
 
     claim: str
@@ -64,7 +64,9 @@ def readings(results: Mapping) -> list[Reading]:
         _collapse(results),
         _narrowing(results),
         _after_rl(results, "pass@1", "rl-accuracy", "Keeping answers in SFT pays in accuracy after RL"),
-        _after_rl(results, _largest_pass(results), "rl-coverage", "Keeping answers in SFT pays in coverage after RL"),
+        _after_rl(
+            results, _largest_pass(results), "rl-coverage", "Keeping answers in SFT pays in coverage after RL"
+        ),
         _forgetting(results),
         _best_of_n(results),
     ]
@@ -109,7 +111,9 @@ def _narrowing(results: Mapping) -> Reading | None:
         f"{_change(key, change)}."
     )
     plain = f"after SFT, in pass@1 {_sides(results, {'dft': gain})}; in distinct correct answers "
-    plain += f"{_sides(results, {'dft': change})}{_sides_of_control(results, ['dft'], 'base_sharp', stage, key)}."
+    plain += (
+        f"{_sides(results, {'dft': change})}{_sides_of_control(results, ['dft'], 'base_sharp', stage, key)}."
+    )
     control = _control(results, ["dft"], "base_sharp", stage, key)
     verdict = _verdict([gain.sign(), -change.sign()])
     title = "DFT raises accuracy and narrows"
@@ -129,7 +133,7 @@ def _after_rl(results: Mapping, key: str, claim: str, title: str) -> Reading | N
     if base and untuned:
         control += f" No SFT + RL ends at {_value(key, base)} ({_change(key, untuned)} points against CE)."
     verdict = _verdict([change.sign() for change in changes.values()])
-    return Reading(claim, title, verdict, plain, finding, control.strip(), _basis(changes.values()))
+    return Reading(claim, title, verdict, plain, finding, control, _basis(changes.values()))
 
 
 def _forgetting(results: Mapping) -> Reading | None:
@@ -158,14 +162,20 @@ def _best_of_n(results: Mapping) -> Reading | None:
         return None
     n = next(iter(shares.values())).n
     signs = {method: _share_sign(results, method, stage, share) for method, share in shares.items()}
-    words = {1: "need{s} fewer samples than CE", 0: "cannot be told from CE", -1: "need{s} more samples than CE"}
+    words = {
+        1: "need{s} fewer samples than CE",
+        0: "cannot be told from CE",
+        -1: "need{s} more samples than CE",
+    }
     plain = f"for CE's best of {n} after SFT, {_grouped(results, signs, words)}"
     needs = [f"{label_of(results, method)} {_needs(share)}" for method, share in shares.items()]
-    control = ""
+    control = f"The matching control was not run: {LABELS['ce_hot']}."
     if hot:
         hot_sign = _share_sign(results, "ce_hot", stage, hot)
         plain += f"; the control {_grouped(results, {'ce_hot': hot_sign}, words)}"
-        control = f"Control: {label_of(results, 'ce_hot')}, the CE model merely sampled hotter, {_needs(hot)}."
+        control = (
+            f"Control: {label_of(results, 'ce_hot')}, the CE model merely sampled hotter, {_needs(hot)}."
+        )
     title, finding = f"Fewer samples reach the same best of {n}", f"Of CE's {n} samples, {_join(needs)}."
     verdict = _verdict(list(signs.values()))
     return Reading("best-of-n", title, verdict, f"{plain}.", finding, control, _basis(shares.values()))
@@ -187,16 +197,15 @@ def _nothing(results: Mapping, method: str, stages: Sequence[str], claim: str, t
     own = {stage: found for stage, found in own.items() if found}
     if not own:
         return None
-    parts = []
+    name, parts = label_of(results, method), []
     for stage, found in own.items():
-        part = f"{STAGES[stage]} {_right_samples(results, method, stage)}pass@1 {_value('pass@1', found)} %"
+        part = f"{STAGES[stage]}, {_right_samples(results, method, stage)}pass@1 {_value('pass@1', found)} %"
         ce = estimate(results, BASELINE, stage, "pass@1")
         parts.append(part + (f" (CE: {_value('pass@1', ce)} %)" if ce else ""))
-    finding = f"{label_of(results, method)} has, {'; '.join(parts)}."
     signs = [-found.sign(NEXT_TO_NOTHING) for found in own.values()]
-    words = {1: "stays below 1 %", 0: "cannot be told from 1 %", -1: "is at 1 % or more"}
-    states = [f"{STAGES[stage]} it {words[sign]}" for stage, sign in zip(own, signs)]
-    plain = f"in pass@1 of {label_of(results, method)}, {_join(states)}."
+    words = {1: "stays below 1 %", 0: "cannot be told from 1 %", -1: "is above 1 %"}
+    states = [f"{words[sign]} {STAGES[stage]}" for stage, sign in zip(own, signs, strict=True)]
+    plain, finding = f"the pass@1 of {name} {_join(states)}.", f"{name}: {'; '.join(parts)}."
     return Reading(claim, title, _verdict(signs), plain, finding, "", _basis(own.values()))
 
 
@@ -205,7 +214,9 @@ def _right_samples(results: Mapping, method: str, stage: str) -> str:
     counts = [evaluation.get("per_prompt", {}).get("num_correct") for evaluation in evaluations]
     if not all(counts):
         return ""
-    total = sum(len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations))
+    total = sum(
+        len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations, strict=True)
+    )
     return f"{sum(map(sum, counts)):,} of {total:,} samples right, "
 
 
@@ -232,17 +243,19 @@ def _basis(estimates: Iterable[Estimate | Efficiency | None]) -> str:
     return f"{span} seeds; 95 % intervals over {'seeds, else over prompts' if over_prompts else 'seeds'}.{caution}"
 
 
-def _differences(results: Mapping, methods, stage: str, key: str, baseline: str = BASELINE) -> dict[str, Estimate]:
+def _differences(
+    results: Mapping, methods, stage: str, key: str, baseline: str = BASELINE
+) -> dict[str, Estimate]:
     found = {method: difference(results, method, stage, key, baseline) for method in methods}
     return {method: change for method, change in found.items() if change}
 
 
 def _control(results: Mapping, methods, control: str, stage: str, key: str) -> str:
-    """How the methods stand against a control in a score where more is better; empty when it was not run."""
+    """How far the methods are from a control in a score where more is better."""
     changes = _differences(results, methods, stage, key, control)
     level = estimate(results, control, stage, key)
     if not changes or not level:
-        return ""
+        return f"The matching control was not run: {LABELS[control]}."
     has = f"Control: {label_of(results, control)} has {_value(key, level)}"
     return f"{has}; against it, {_list(results, key, changes)}."
 
@@ -276,7 +289,9 @@ def _grouped(results: Mapping, signs: Mapping[str, int], words: Mapping[int, str
 
 def _list(results: Mapping, key: str, changes: Mapping[str, Estimate]) -> str:
     """`SED +0.37 [+0.30, +0.44] and GEM +0.58 [+0.54, +0.62]`."""
-    return _join([f"{label_of(results, method)} {_change(key, change)}" for method, change in changes.items()])
+    return _join(
+        [f"{label_of(results, method)} {_change(key, change)}" for method, change in changes.items()]
+    )
 
 
 def _names(results: Mapping, methods) -> str:

@@ -14,7 +14,13 @@ from manypaths.report.tables import PLUS_MINUS, conditions
 from manypaths.report.wording import BASELINE, CONTROLS, OVER, Score, number, pass_ks, score_for
 
 ARROW = "\u2192"
-VERDICT_STYLES = {"visible": "green", "partly": "cyan", "unclear": "dim", "mixed": "yellow", "opposite": "magenta"}
+VERDICT_STYLES = {
+    "visible": "green",
+    "partly": "cyan",
+    "unclear": "dim",
+    "mixed": "yellow",
+    "opposite": "magenta",
+}
 
 
 def print_table(results: Mapping, console: Console | None = None) -> None:
@@ -25,8 +31,14 @@ def print_table(results: Mapping, console: Console | None = None) -> None:
     check_runs(results)
     console = console or Console()
     stages = stages_of(results)
-    steps = f"before RL {ARROW} after RL" if len(stages) == 2 else {"sft": "after SFT", "rl": "after RL"}[stages[0]]
-    table = Table(title=f"{results['world']}: {steps}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    steps = (
+        f"before RL {ARROW} after RL"
+        if len(stages) == 2
+        else {"sft": "after SFT", "rl": "after RL"}[stages[0]]
+    )
+    table = Table(
+        title=f"{results['world']}: {steps}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left"
+    )
     table.add_column("", no_wrap=True)
     columns = _columns(results)
     for column in columns:

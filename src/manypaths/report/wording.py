@@ -47,12 +47,20 @@ class Score:
 
 _FIXED_SCORES = (
     Score("greedy", "greedy", 100, 1, "% of prompts solved by always taking the likeliest token"),
-    Score("distinct_correct", "distinct correct", 1, 2, "different right answers among the samples of a prompt"),
+    Score(
+        "distinct_correct", "distinct correct", 1, 2, "different right answers among the samples of a prompt"
+    ),
     Score("self_bleu", "Self-BLEU", 1, 1, "overlap between samples of one prompt; 100 = all the same"),
     Score("entropy", "entropy", 1, 3, "mean uncertainty per generated token, nats"),
     Score("kl_to_base", "KL to base", 1, 3, "drift from the starting model per token, nats"),
     Score("side_tasks", "side tasks", 100, 1, "% right on other tasks the base could do; less = forgotten"),
-    Score("base_countdown_loss", "base loss", 1, 3, "loss on pre-training text, nats per token; more = forgotten"),
+    Score(
+        "base_countdown_loss",
+        "base loss",
+        1,
+        3,
+        "loss on pre-training text, nats per token; more = forgotten",
+    ),
 )
 _MAIN = ("greedy", "distinct_correct", "self_bleu", "entropy", "kl_to_base", "side_tasks")
 
