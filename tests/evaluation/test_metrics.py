@@ -85,7 +85,7 @@ def test_t_quantile_tends_to_the_normal_one():
 
 
 def test_t_quantile_refuses_nonsense():
-    with pytest.raises(ValueError, match="confidence is 1.0"):
+    with pytest.raises(ValueError, match=r"confidence is 1\.0"):
         student_t_quantile(1.0, 3)
     with pytest.raises(ValueError, match="degrees is 0"):
         student_t_quantile(0.95, 0)

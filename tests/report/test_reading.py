@@ -67,7 +67,7 @@ def test_the_matching_control_is_named(make_results):
         and "No SFT + RL ends at" in found["rl-accuracy"].control
     )
     assert "CE, stopped early" in found["forgetting"].control
-    assert "CE, T=1/0.7" in found["best-of-n"].control
+    assert "CE, sampled hotter" in found["best-of-n"].control
 
 
 def test_a_control_that_wins_is_said_to_win(make_results):
@@ -96,7 +96,7 @@ def test_missing_methods_are_left_out(make_results):
     assert found["collapse"].title == "CE collapses answers; GEM keeps more"
     assert "SED" not in found["collapse"].text
     assert found["collapse"].control == "The matching control was not run: CE, stopped early."
-    assert found["best-of-n"].control == "The matching control was not run: CE, T=1/0.7."
+    assert found["best-of-n"].control == "The matching control was not run: CE, sampled hotter."
     assert "rl-accuracy" not in by_claim(make_results(stages=("sft",)))
 
 

@@ -51,8 +51,13 @@ def test_tables_that_cannot_be_filled_are_left_out(make_results):
 
 
 def test_facts_name_settings_hardware_versions_and_time(make_results):
-    found = dict(facts(make_results(seeds=1, methods=("ce",))))
+    results = make_results(seeds=1, methods=("ce",))
+    results["left_out"] = [
+        {"method": "base_sharp", "label": "no SFT, sharpened", "seed": 0, "reason": "never right"}
+    ]
+    found = dict(facts(results))
+    assert found["left out: no SFT, sharpened, seed 0"] == "never right"
     assert found["settings.evaluation.num_samples"] == "64"
     assert found["hardware.cpu"] == "AMD EPYC" and "hardware.gpu" not in found
     assert found["versions.trl"] == "1.16.0"
-    assert found["running time"] == "0.9 min, summed over 2 runs"
+    assert found["training time"] == "0.9 min, summed over 2 runs"

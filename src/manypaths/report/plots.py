@@ -10,7 +10,15 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from manypaths.report.summary import Estimate, estimate, label_of, methods_of, runs_of, score_keys, stages_of
+from manypaths.report.summary import (
+    Estimate,
+    estimate,
+    methods_of,
+    runs_of,
+    score_keys,
+    short_label_of,
+    stages_of,
+)
 from manypaths.report.wording import CONTROLS, STAGES, pass_ks, score_for
 
 INK, LINE, PAPER, GREY = "#1f2328", "#d5d9df", "#fefefe", "#868c95"
@@ -144,7 +152,7 @@ def _frontier(results: Mapping) -> Plot | None:
         for stage, at in own.items():
             _draw_point(axes, at, style, filled=stage == "rl")
         first = own.get("sft") or own["rl"]
-        labels.append((label_of(results, method), first[0].value, first[1].value, style.color))
+        labels.append((short_label_of(results, method), first[0].value, first[1].value, style.color))
     axes.margins(x=0.16, y=0.1)
     top = axes.get_ylim()[1]
     axes.set_ylim(-0.06 * top, top)  # room for markers of methods that find nothing
@@ -225,7 +233,7 @@ def _pass_curves(results: Mapping) -> Plot | None:
                 list(found), [one.value for one in found.values()], color=style.color, linestyle=style.dashes,
                 lw=style.width, marker=style.marker, ms=3.5,
             )  # fmt: skip
-            handles.setdefault(label_of(results, method), line)
+            handles.setdefault(short_label_of(results, method), line)
             if method not in CONTROLS and all(one.low is not None for one in found.values()):
                 limits = [one.low for one in found.values()], [one.high for one in found.values()]
                 axes.fill_between(list(found), *limits, color=style.color, alpha=0.12, lw=0)
@@ -237,7 +245,7 @@ def _pass_curves(results: Mapping) -> Plot | None:
     lowest = min(value for axes in panels for line in axes.get_lines() for value in line.get_ydata())
     panels[0].set_ylim(max(0, int(lowest * 10) / 10 - 0.05), 1.02)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize=9)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=9)
     caption = (
         "Chance that at least one of k samples is right. The left end is accuracy, the right end is how much the "
         "model can still find: what RL and best-of-N live on. Bands: 95 % intervals."
@@ -275,7 +283,7 @@ def _forgetting(results: Mapping) -> Plot | None:
         axes.set_title(score_for(key).label)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    panels[0].set_yticks(range(len(methods)), [label_of(results, method) for method in methods])
+    panels[0].set_yticks(range(len(methods)), [short_label_of(results, method) for method in methods])
     panels[0].tick_params(axis="y", length=0)
     panels[0].invert_yaxis()
     caption = (

@@ -14,9 +14,9 @@ from manypaths.report.summary import (
     difference,
     efficiency,
     estimate,
-    label_of,
     runs_of,
     score_keys,
+    short_label_of,
 )
 from manypaths.report.wording import BASELINE, LABELS, STAGES, number, pass_ks, score_for
 
@@ -107,8 +107,8 @@ def _narrowing(results: Mapping) -> Reading | None:
     if not gain or not change:
         return None
     finding = (
-        f"{label_of(results, 'dft')} against CE: pass@1 {_change('pass@1', gain)} points, distinct correct answers "
-        f"{_change(key, change)}."
+        f"{short_label_of(results, 'dft')} against CE: pass@1 {_change('pass@1', gain)} points, "
+        f"distinct correct answers {_change(key, change)}."
     )
     plain = f"after SFT, in pass@1 {_sides(results, {'dft': gain})}; in distinct correct answers "
     plain += (
@@ -143,7 +143,7 @@ def _forgetting(results: Mapping) -> Reading | None:
         return None
     ce, gem = estimate(results, BASELINE, stage, key), estimate(results, "gem", stage, key)
     finding = (
-        f"{label_of(results, 'gem')} solves {_value(key, gem)} % of the side tasks, CE {_value(key, ce)} % "
+        f"{short_label_of(results, 'gem')} solves {_value(key, gem)} % of the side tasks, CE {_value(key, ce)} % "
         f"({_change(key, kept['gem'])} points)."
     )
     plain = f"on the side tasks after SFT, {_sides(results, kept)}"
@@ -168,14 +168,12 @@ def _best_of_n(results: Mapping) -> Reading | None:
         -1: "need{s} more samples than CE",
     }
     plain = f"for CE's best of {n} after SFT, {_grouped(results, signs, words)}"
-    needs = [f"{label_of(results, method)} {_needs(share)}" for method, share in shares.items()]
+    needs = [f"{short_label_of(results, method)} {_needs(share)}" for method, share in shares.items()]
     control = f"The matching control was not run: {LABELS['ce_hot']}."
     if hot:
         hot_sign = _share_sign(results, "ce_hot", stage, hot)
         plain += f"; the control {_grouped(results, {'ce_hot': hot_sign}, words)}"
-        control = (
-            f"Control: {label_of(results, 'ce_hot')}, the CE model merely sampled hotter, {_needs(hot)}."
-        )
+        control = f"Control: {short_label_of(results, 'ce_hot')}, {_needs(hot)}."
     title, finding = f"Fewer samples reach the same best of {n}", f"Of CE's {n} samples, {_join(needs)}."
     verdict = _verdict(list(signs.values()))
     return Reading("best-of-n", title, verdict, f"{plain}.", finding, control, _basis(shares.values()))
@@ -197,7 +195,7 @@ def _nothing(results: Mapping, method: str, stages: Sequence[str], claim: str, t
     own = {stage: found for stage, found in own.items() if found}
     if not own:
         return None
-    name, parts = label_of(results, method), []
+    name, parts = short_label_of(results, method), []
     for stage, found in own.items():
         part = f"{STAGES[stage]}, {_right_samples(results, method, stage)}pass@1 {_value('pass@1', found)} %"
         ce = estimate(results, BASELINE, stage, "pass@1")
@@ -256,7 +254,7 @@ def _control(results: Mapping, methods, control: str, stage: str, key: str) -> s
     level = estimate(results, control, stage, key)
     if not changes or not level:
         return f"The matching control was not run: {LABELS[control]}."
-    has = f"Control: {label_of(results, control)} has {_value(key, level)}"
+    has = f"Control: {short_label_of(results, control)} has {_value(key, level)}"
     return f"{has}; against it, {_list(results, key, changes)}."
 
 
@@ -273,7 +271,7 @@ def _sides_of_control(results: Mapping, methods, control: str, stage: str, key: 
         return ""
     words = {1: "{is} above", 0: "cannot be told apart", -1: "{is} below"}
     sides = _grouped(results, {method: change.sign() for method, change in changes.items()}, words)
-    return f"; against the control ({label_of(results, control)}), {sides}"
+    return f"; against the control ({short_label_of(results, control)}), {sides}"
 
 
 def _grouped(results: Mapping, signs: Mapping[str, int], words: Mapping[int, str]) -> str:
@@ -290,12 +288,12 @@ def _grouped(results: Mapping, signs: Mapping[str, int], words: Mapping[int, str
 def _list(results: Mapping, key: str, changes: Mapping[str, Estimate]) -> str:
     """`SED +0.37 [+0.30, +0.44] and GEM +0.58 [+0.54, +0.62]`."""
     return _join(
-        [f"{label_of(results, method)} {_change(key, change)}" for method, change in changes.items()]
+        [f"{short_label_of(results, method)} {_change(key, change)}" for method, change in changes.items()]
     )
 
 
 def _names(results: Mapping, methods) -> str:
-    return _join([label_of(results, method) for method in methods])
+    return _join([short_label_of(results, method) for method in methods])
 
 
 def _value(key: str, found: Estimate) -> str:

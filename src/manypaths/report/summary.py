@@ -144,6 +144,11 @@ def label_of(results: Mapping, method: str) -> str:
     return next((label for label in labels if label), LABELS.get(method, method))
 
 
+def short_label_of(results: Mapping, method: str) -> str:
+    """Our own short word for the known rows, for plots and sentences; else the label its runs carry."""
+    return LABELS.get(method) or label_of(results, method)
+
+
 def is_untrained(method: str, stage: str) -> bool:
     """True for rows that no training has touched."""
     return stage == "sft" and method in ("base", "base_sharp")

@@ -145,11 +145,15 @@ def facts(results: Mapping) -> list[tuple[str, str]]:
     """How the results came about, one (name, value) a line: time, hardware, settings, versions."""
     seconds = sum(run.get("seconds") or 0 for run in results["runs"])
     found = [("created", str(results.get("created", "unknown")))]
-    found.append(("running time", f"{seconds / 60:.1f} min, summed over {len(results['runs'])} runs"))
+    found.append(("training time", f"{seconds / 60:.1f} min, summed over {len(results['runs'])} runs"))
     hashes = {run["evaluation"].get("prompt_hash") for run in results["runs"]}
     found.append(
         ("test prompts (hash)", ", ".join(sorted(str(one)[:12] for one in hashes if one)) or "not recorded")
     )
+    found += [
+        (f"left out: {one['label']}, seed {one['seed']}", one["reason"])
+        for one in results.get("left_out", [])
+    ]
     for section in ("hardware", "settings", "versions"):
         found += _flat(section, results.get(section))
     return found

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from manypaths.report.reading import VERDICTS, readings
-from manypaths.report.summary import check_runs, estimate, label_of, methods_of, score_keys, stages_of
+from manypaths.report.summary import check_runs, estimate, methods_of, score_keys, short_label_of, stages_of
 from manypaths.report.tables import PLUS_MINUS, conditions
 from manypaths.report.wording import BASELINE, CONTROLS, OVER, Score, number, pass_ks, score_for
 
@@ -46,7 +46,7 @@ def print_table(results: Mapping, console: Console | None = None) -> None:
     for method in methods_of(results):
         style = "bold" if method == BASELINE else "dim" if method in CONTROLS else ""
         cells = [_cell(results, method, column) for column in columns]
-        table.add_row(Text(label_of(results, method)), *cells, style=style)
+        table.add_row(Text(short_label_of(results, method)), *cells, style=style)
     console.print(table)
     console.print(_caption(results), style="dim", highlight=False)
     for reading in readings(results):

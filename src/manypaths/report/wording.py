@@ -13,7 +13,7 @@ LABELS = {
     "base_sharp": "no SFT, sharpened",
     "ce": "CE",
     "ce_early": "CE, stopped early",
-    "ce_hot": "CE, T=1/0.7",
+    "ce_hot": "CE, sampled hotter",
     "sed": "SED",
     "gem": "GEM",
     "dft": "DFT",
