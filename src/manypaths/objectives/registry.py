@@ -100,6 +100,8 @@ def import_function(path: str) -> Callable[..., Tensor]:
         ) from error
     except AttributeError as error:
         raise ValueError(f"Module {module_name!r} has no function {attribute!r} (objective {path!r}).") from error
+    if not callable(function):
+        raise ValueError(f"{attribute!r} in module {module_name!r} is no function (objective {path!r}): {function!r}.")
     return function
 
 
