@@ -52,13 +52,9 @@ def test_calling_an_uncalibrated_objective():
     assert resolve("sed", threshold=0.5)(statistics).tolist() == [0.0]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "near"), [("semd", "sed"), ("DFT", "dft"), ("gemm", "gem"), ("label-smoothing", "label_")]
-)
+@pytest.mark.parametrize(("wrong", "near"), [("semd", "sed"), ("gemm", "gem"), ("label-smoothing", "label_")])
 def test_unknown_names_are_told_the_near_ones(wrong, near):
-    with pytest.raises(
-        ValueError, match=f"Unknown objective '{wrong}'. Did you mean .*{near}.*Known: .*module:function"
-    ):
+    with pytest.raises(ValueError, match=f"'{wrong}'. Did you mean .*{near}.*Known: .*module:function"):
         resolve(wrong)
 
 
