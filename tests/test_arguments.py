@@ -116,6 +116,11 @@ def test_wrong_recipes(tmp_path, text, message):
         read("--config", recipe(tmp_path, text))
 
 
+def test_each_dataclass_gets_its_own_fields():
+    first, second = parse((Settings, Other), ["--output_dir", "x", "--num-steps", "4"], "prog")
+    assert (first.num_steps, second.output_dir) == (4, "x")
+
+
 def test_missing_recipe_and_missing_required_option(tmp_path):
     with pytest.raises(FileNotFoundError, match="No recipe at"):
         read("--config", str(tmp_path / "none.yaml"))

@@ -55,7 +55,7 @@ def parse(
     )
     if leftover:
         raise ValueError(unknown_message(leftover[0], option_names(parser)))
-    return tuple(parsed)
+    return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace that holds --config
 
 
 def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.ArgumentParser:

@@ -1,0 +1,101 @@
+"""The options of the verbs, as dataclasses; those of trainers and models are TRL's and stand beside these."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def helped(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field with its help text."""
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class QuickstartArguments:
+    """The whole experiment on a built-in world, on a CPU."""
+
+    world: Literal["recall", "coldstart"] = helped(
+        "recall", "The base already answers, or must first learn how."
+    )
+    objectives: str | None = helped(
+        None, "Names separated by commas; the seed papers' objectives if not given."
+    )
+    seeds: int = helped(1, "Repetitions per objective; intervals need at least 2.")
+    seed: int = helped(0, "The first seed.")
+    rl_steps: int = helped(60, "GRPO steps after SFT; 0 for none.")
+    output_dir: str = helped(
+        "quickstart", "Where models, results and the report go; an interrupted run goes on there."
+    )
+    workers: int = helped(2, "Processes that work at the same time.")
+
+
+@dataclass
+class DataArguments:
+    """Where the rows come from; the names are TRL's."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "A .json, .jsonl or .parquet file, a folder, or a hub id.", "aliases": ["--data"]},
+    )
+    dataset_config: str | None = helped(None, "Configuration of a hub dataset.")
+    dataset_train_split: str = helped("train", "Split to train on, or a slice of it: train[:20000].")
+    dataset_test_split: str = helped("test", "Split to evaluate on, or a slice: train[20000:21000].")
+    eval_dataset_name: str | None = helped(None, "Evaluation data, if not a split of dataset_name.")
+    dataset_columns: dict[str, str] | str | None = field(
+        default=None,
+        metadata={"help": 'Accepted column -> column in the data, as JSON: {"prompt": "question"}.'},
+    )
+    dataset_format: Literal["as_is", "chat"] = helped("as_is", "chat: plain prompts become user messages.")
+    system_prompt: str | None = helped(None, "System message for conversations that have none.")
+
+
+@dataclass
+class RewardArguments:
+    """What GRPO is rewarded for."""
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Rewards, added up: countdown, math, or module:function.", "aliases": ["--reward"]},
+    )
+
+
+@dataclass
+class EvalArguments:
+    """A model, and data or a built-in world to judge it on."""
+
+    model: str | None = helped(None, "Model folder or hub id.", aliases=["--model_name_or_path"])
+    data: str | None = helped(None, "A .json, .jsonl or .parquet file, a folder, or a hub id.")
+    world: str | None = helped(None, "A built-in world instead of data: recall or coldstart.")
+    reference: str | None = helped(None, "Base model to measure the KL from.")
+    reward: str | None = helped(None, "Grades samples: countdown, math, or module:function.")
+    num_samples: int | None = helped(None, "Samples per prompt; 8 with a reward or world, otherwise none.")
+    temperature: float = helped(1.0, "Sampling temperature; 0 is greedy.")
+    top_p: float = helped(1.0, "Nucleus to sample from.")
+    top_k: int = helped(0, "Likeliest tokens to sample from; 0 for all.")
+    max_new_tokens: int = helped(512, "Longest answer.")
+    max_length: int = helped(4096, "Longest text for the token scores.")
+    assistant_only_loss: bool = helped(False, "Token scores of the assistant's messages only.")
+    num_prompts: int | None = helped(None, "Use the first rows only.")
+    correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
+    seed: int = helped(0, "Of the sampling.")
+    batch_size: int = helped(64, "Answers generated at a time.")
+    dtype: str = helped("auto", "auto, float32, bfloat16 or float16.")
+    split: str = helped("train", "Split or slice of the data.")
+    data_config: str | None = helped(None, "Configuration of a hub dataset.")
+    data_columns: dict[str, str] | str | None = field(
+        default=None, metadata={"help": "Accepted column -> column in the data, as JSON."}
+    )
+    data_format: Literal["as_is", "chat"] = helped("as_is", "chat: plain prompts become user messages.")
+    system_prompt: str | None = helped(None, "System message for conversations that have none.")
+    output_dir: str = helped("evaluation", "Where results.json and samples.jsonl go.")
+
+
+@dataclass
+class LaunchArguments:
+    """Several processes or machines, through accelerate."""
+
+    accelerate_config: str | None = helped(None, "A name such as multi_gpu, fsdp2 or zero2, or a file.")
+    num_processes: int | None = helped(None, "Processes, usually one per GPU; all visible GPUs if not given.")
+    num_machines: int | None = helped(None, "Machines.")
+    machine_rank: int | None = helped(None, "Rank of this machine.")
+    main_process_ip: str | None = helped(None, "Address of machine 0.")
+    main_process_port: int | None = helped(None, "Port on machine 0.")
