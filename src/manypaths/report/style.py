@@ -36,11 +36,12 @@ table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabu
 th, td { padding: .36rem .42rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 thead th { font-weight: 600; color: var(--soft); vertical-align: bottom; border-bottom: 2px solid var(--line);
   white-space: normal; min-width: 4rem; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); font-weight: 500; }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); font-weight: 500;
+  white-space: normal; min-width: 8rem; max-width: 11.5rem; line-height: 1.3; }
 tr.baseline th, tr.baseline td { background: var(--tint); }
 tr.baseline th { font-weight: 700; }
 tr.control th, tr.control td { color: var(--soft); }
-tr.control th::after { content: "control"; font-size: .68rem; margin-left: .5rem; padding: 0 .35rem;
+tr.control th::after { content: "control"; font-size: .68rem; margin-left: .4rem; padding: 0 .3rem;
   border: 1px solid var(--line); border-radius: 3px; font-weight: 400; }
 td small { color: var(--grey); font-size: .78rem; }
 td b { font-weight: 700; }
