@@ -5,14 +5,17 @@ from random import Random
 from datasets import Dataset
 
 from manypaths.playground import countdown
-from manypaths.playground.countdown import Problem
-from manypaths.playground.tokenizer import as_completion, as_prompt, encode
+from manypaths.playground.countdown import INFIX, NUMBERS, Problem
+from manypaths.playground.tokenizer import as_completion, as_prompt
 from manypaths.playground.world import World, resolve_world
 
+_RANK = {word: rank for rank, word in enumerate((*map(str, NUMBERS), *INFIX, "(", ")"))}
 
-def canonical_solution(problem: Problem, notation: str) -> str:
-    """The one solution demonstrated: the largest in the order of its token ids."""
-    return max(countdown.solutions(problem, notation), key=encode)
+
+def canonical_solution(problem: Problem, notation: str = INFIX) -> str:
+    """The one solution demonstrated: the last in the order of its words (numbers, operations, brackets)."""
+    best = max(countdown.solutions(problem), key=lambda text: [_RANK[word] for word in text.split()])
+    return countdown.translate(best, INFIX, notation)
 
 
 def sft_dataset(world: str | World, seed: int = 0, num_prompts: int = 200) -> Dataset:
