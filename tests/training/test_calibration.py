@@ -52,7 +52,7 @@ def test_fractions_outside_are_refused(fraction):
 
 
 def test_empty_and_nan_samples_are_refused():
-    with pytest.raises(ValueError, match="no trained token. Check the labels"):
+    with pytest.raises(ValueError, match=r"no trained token\. Check the labels"):
         quantile_threshold(torch.zeros(0), 0.3)
     with pytest.raises(ValueError, match="NaN on some tokens"):
         quantile_threshold(torch.tensor([0.1, math.nan]), 0.3)

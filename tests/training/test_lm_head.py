@@ -19,6 +19,7 @@ COMMON = dict(
     vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
+NO_DROPOUT = dict(attn_pdrop=0, embd_pdrop=0, resid_pdrop=0)
 EXPERTS = dict(router_aux_loss_coef=0.05, output_router_logits=True)
 ARCHITECTURES = {
     "llama": (hf.LlamaConfig, {}),
@@ -27,7 +28,7 @@ ARCHITECTURES = {
     "gemma2 softcap": (hf.Gemma2Config, dict(head_dim=8, final_logit_softcapping=3.0)),
     "cohere scale": (hf.CohereConfig, dict(logit_scale=0.25)),
     "granite scale": (hf.GraniteConfig, dict(logits_scaling=8.0)),
-    "gpt2": (hf.GPT2Config, dict(n_embd=32, n_layer=2, n_head=4, n_positions=64, attn_pdrop=0, embd_pdrop=0, resid_pdrop=0)),
+    "gpt2": (hf.GPT2Config, dict(n_embd=32, n_layer=2, n_head=4, n_positions=64, **NO_DROPOUT)),
     "mixtral experts": (hf.MixtralConfig, dict(num_local_experts=4, **EXPERTS)),
     "qwen3 experts": (
         hf.Qwen3MoeConfig,
