@@ -59,6 +59,9 @@ def test_recipe_then_command_line(tmp_path):
         ("modules: q_proj", "modules", ["q_proj"]),
         ("extra: {weight: 1e-2, top_k: 3}", "extra", '{"weight": 0.01, "top_k": 3}'),
         ("kind: b", "kind", "b"),
+        ("name: no", "name", "no"),
+        ("packing: yes", "packing", True),
+        ("name: 1.5.2", "name", "1.5.2"),
     ],
 )
 def test_values_of_a_recipe(tmp_path, line, key, value):

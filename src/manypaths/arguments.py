@@ -15,20 +15,20 @@ from typing import Any
 
 import yaml
 
-NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")
-
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as everybody expects (YAML 1.1 wants 1.0e-5)."""
+    """YAML as people write it: 1e-5 is a number (YAML 1.1 wants 1.0e-5), and `no` is a word, not false."""
 
 
-RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(rf"^{NUMBER.pattern}$"), list("-+0123456789.")
-)
-RecipeLoader.yaml_implicit_resolvers = {  # whole numbers first, or 3 would become 3.0
-    first: sorted(resolvers, key=lambda resolver: resolver[0].endswith("float"))
-    for first, resolvers in RecipeLoader.yaml_implicit_resolvers.items()
+BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+FLOAT = re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?$")
+REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+RecipeLoader.add_implicit_resolver(REPLACED[0], BOOLEAN, list("tTfF"))
+RecipeLoader.add_implicit_resolver(REPLACED[1], FLOAT, list("-+.0123456789"))  # after int: 3 stays whole
 
 
 def parse(

@@ -117,7 +117,7 @@ def load_rows(options: EvalArguments) -> Dataset:
         name=options.data_config,
         formats=(*SFT_FORMATS, *PROMPT_FORMATS),
         columns=column_map(options.data_columns),
-        chat=options.data_format == "chat",
+        layout=options.data_format,
         system_prompt=options.system_prompt,
         keep_all_columns=True,
     )

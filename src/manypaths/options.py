@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+FORMATS = (
+    "chat: plain prompts become messages. last_answer: only the last message of `messages` carries loss."
+)
+
 
 def helped(default: Any, text: str, **metadata: Any) -> Any:
     """A dataclass field with its help text."""
@@ -44,7 +48,7 @@ class DataArguments:
         default=None,
         metadata={"help": 'Accepted column -> column in the data, as JSON: {"prompt": "question"}.'},
     )
-    dataset_format: Literal["as_is", "chat"] = helped("as_is", "chat: plain prompts become user messages.")
+    dataset_format: Literal["as_is", "chat", "last_answer"] = helped("as_is", FORMATS)
     system_prompt: str | None = helped(None, "System message for conversations that have none.")
 
 
@@ -84,7 +88,7 @@ class EvalArguments:
     data_columns: dict[str, str] | str | None = field(
         default=None, metadata={"help": "Accepted column -> column in the data, as JSON."}
     )
-    data_format: Literal["as_is", "chat"] = helped("as_is", "chat: plain prompts become user messages.")
+    data_format: Literal["as_is", "chat", "last_answer"] = helped("as_is", FORMATS)
     system_prompt: str | None = helped(None, "System message for conversations that have none.")
     output_dir: str = helped("evaluation", "Where results.json and samples.jsonl go.")
 

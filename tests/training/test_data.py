@@ -83,13 +83,27 @@ def test_renaming_chat_and_system_prompt(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", [{"question": "q", "response": "r", "prompt": "other"}])
     columns = {"prompt": "question", "completion": "response"}
     assert load_training_data(path, columns=columns).to_list() == [{"prompt": "q", "completion": "r"}]
-    (row,) = load_training_data(path, columns=columns, chat=True, system_prompt="be brief")
+    (row,) = load_training_data(path, columns=columns, layout="chat", system_prompt="be brief")
     assert row["prompt"] == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "q"}]
     assert row["completion"] == [{"role": "assistant", "content": "r"}]
     with pytest.raises(ValueError, match="no column 'answer' to use as 'completion'; found"):
         load_training_data(path, columns={"completion": "answer"})
     with pytest.raises(ValueError, match="no place for a system prompt"):
         load_training_data(path, columns=columns, system_prompt="be brief")
+
+
+def test_the_last_answer_can_be_split_off(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "other", "messages": CHAT}])
+    assert load_training_data(path, layout="last_answer").to_list() == [
+        {"prompt": CHAT[:1], "completion": CHAT[1:]}
+    ]
+    (row,) = load_training_data(path, layout="last_answer", system_prompt="be brief")
+    assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+    path = write_rows(tmp_path / "rows.jsonl", [{"messages": CHAT}, {"messages": CHAT[:1]}])
+    with pytest.raises(ValueError, match="row 2: messages must end in an answer"):
+        load_training_data(path, layout="last_answer")
+    with pytest.raises(ValueError, match=r"splits messages, and .* has text"):
+        load_training_data(write_rows(tmp_path / "rows.jsonl", [{"text": "a"}]), layout="last_answer")
 
 
 def test_system_prompt_keeps_one_that_is_there(tmp_path):

@@ -8,7 +8,7 @@ Every failure is one ValueError or FileNotFoundError with the place and the cure
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, ReadInstruction, load_dataset, load_from_disk
 
@@ -44,7 +44,7 @@ def load_training_data(
     name: str | None = None,
     formats: Sequence[Format] = SFT_FORMATS,
     columns: Mapping[str, str] | None = None,
-    chat: bool = False,
+    layout: Literal["as_is", "chat", "last_answer"] = "as_is",
     system_prompt: str | None = None,
     keep_all_columns: bool = False,
 ) -> Dataset:
@@ -57,8 +57,9 @@ def load_training_data(
         name: configuration of a hub dataset.
         formats: accepted combinations of columns; the first that is present wins.
         columns: accepted name -> name in the file, for data that calls things otherwise.
-        chat: turn plain prompts and completions into a user and an assistant message, so that the tokenizer's
-            chat template is applied.
+        layout: "chat" turns plain prompts and completions into a user and an assistant message, so that the
+            tokenizer's chat template is applied; "last_answer" splits `messages` into a prompt and the
+            assistant's last message as completion, which alone then carries loss under any chat template.
         system_prompt: put in front of every conversation that has no system message yet.
         keep_all_columns: keep the rest of the columns too (rewards read them).
 
@@ -81,8 +82,10 @@ def load_training_data(
     if not keep_all_columns:
         dataset = dataset.select_columns([c for c in dataset.column_names if c in found + COMPANIONS])
     check_rows(dataset, found, path_or_hub_id)
-    if chat or system_prompt is not None:
-        dataset = to_chat(dataset, found, system_prompt, chat, path_or_hub_id)
+    if layout == "last_answer":
+        dataset, found = split_last_answer(dataset, found, path_or_hub_id), ("prompt", "completion")
+    if layout == "chat" or system_prompt is not None:
+        dataset = to_chat(dataset, found, system_prompt, layout == "chat", path_or_hub_id)
     return dataset
 
 
@@ -295,6 +298,22 @@ def to_chat(
         return new
 
     return dataset.map(convert, desc="Writing prompts as conversations")
+
+
+def split_last_answer(dataset: Dataset, found: Format, source: str | Path) -> Dataset:
+    """`messages` as `prompt` (all but the last) and `completion` (the assistant's last message)."""
+    if found != ("messages",):
+        raise ValueError(
+            f"--dataset_format last_answer splits messages, and {source} has {' + '.join(found)}."
+        )
+
+    def split(row: dict[str, Any], index: int) -> dict[str, Any]:
+        *before, last = row["messages"]
+        if last["role"] != "assistant" or not before:
+            raise ValueError(f"{source}, row {index + 1}: messages must end in an answer of the assistant.")
+        return {"prompt": before, "completion": [last]}
+
+    return dataset.map(split, with_indices=True, remove_columns="messages", desc="Splitting off the answers")
 
 
 def check_trained_tokens(dataset: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -184,7 +184,7 @@ def load_data(data: DataArguments, config: Any, **how: Any) -> tuple[Dataset, Da
     how |= {
         "name": data.dataset_config,
         "columns": column_map(data.dataset_columns),
-        "chat": data.dataset_format == "chat",
+        "layout": data.dataset_format,
         "system_prompt": data.system_prompt,
     }
     train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
