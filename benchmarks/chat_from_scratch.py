@@ -58,7 +58,7 @@ def train(start: Path, root: Path, objective: str, steps: int, resume: bool) -> 
     folder = root / objective
     command = [
         sys.executable, "-m", "manypaths.cli", "sft", "--model_name_or_path", str(start), "--data", str(root / "train.jsonl"),
-        "--eval_data", str(root / "eval.jsonl"), "--output_dir", str(folder), "--objective", objective,
+        "--eval_dataset_name", str(root / "eval.jsonl"), "--output_dir", str(folder), "--objective", objective,
         "--max_steps", str(steps), "--per_device_train_batch_size", "8", "--learning_rate", "1e-3",
         "--lr_scheduler_type", "constant", "--max_length", "256", "--assistant_only_loss", "true", "--logging_steps", "5",
         "--eval_strategy", "steps", "--eval_steps", "30", "--save_steps", "30", "--report_to", "none", "--dtype", "float32",

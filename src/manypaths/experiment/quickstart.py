@@ -1,6 +1,7 @@
 """SFT -> RL -> evaluation for several objectives and seeds in a built-in world, with the controls a comparison needs."""
 
 import datetime
+import hashlib
 import json
 import platform
 import re
@@ -124,7 +125,10 @@ class Run:
 
 def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> list[Run]:
     """Every run of the comparison, CE first since the sharpened control needs its pass@1."""
+    from ..playground.model import checkpoint_path
+
     environment = {name: version(name) for name in LIBRARIES}
+    weights = hashlib.sha256(checkpoint_path(world).read_bytes()).hexdigest()
     runs = []
 
     def stage(name: str, function: str, cost: float, after: tuple[Stage, ...] = (), **parameters: Any) -> Stage:
@@ -151,14 +155,14 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
             model = stage(
                 f"{method.key.replace(':', '.')}-{seed}-sft", "fine_tuned", 0.3 * method.epochs, (), seed=seed,
                 objective=method.objective, objective_kwargs=method.objective_kwargs, epochs=method.epochs,
-                calibration_fraction=CALIBRATION_FRACTION,
+                calibration_fraction=CALIBRATION_FRACTION, base_sha256=weights,
             )  # fmt: skip
             run = add(method.key, method.label, seed, model, 1.0, method.objective, method.objective_kwargs, method.epochs)
             if method.key == "ce":
                 ce = run
         hot = f"CE, sampled at T={HOT:.2f}"
         add("ce_hot", hot, seed, ce.model, HOT, "nll", {}, SFT_EPOCHS, with_rl=False)
-        base = stage("base-model", "base", 1)
+        base = stage("base-model", "base", 1, base_sha256=weights)
         add("base", "no SFT", seed, base)
         sharp = stage(f"base_sharp-{seed}-model", "sharpened", 2, (ce.before,))
         add("base_sharp", "no SFT, sharpened to CE's pass@1", seed, sharp)

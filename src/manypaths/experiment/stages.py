@@ -146,9 +146,6 @@ def start_worker(log: str, parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def run_stage(stage: Stage, root: str) -> dict[str, Any]:

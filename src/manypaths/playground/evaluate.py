@@ -83,6 +83,7 @@ def evaluate(
     values["distinct_correct"] = per_prompt["num_distinct"]
     values |= {name: per_prompt[name] for name in ("greedy", "self_bleu", "entropy", "kl_to_base")}
     values |= _side_tasks(model, world)
+    per_prompt["side_tasks"] = values["side_tasks"]
     values["base_countdown_loss"] = _pretraining_loss(model)
     if world.request != PRETRAINED:
         values |= _old_request(model, problems[:OLD_PROMPTS], drawing)
