@@ -23,7 +23,7 @@ def test_before_and_after_and_the_sentences_are_there(make_results):
     text = printed(make_results(), width=400)
     assert "before RL \u2192 after RL" in text
     assert "GEM forgets less. Visible here: " in text
-    assert "[+" in text  # intervals are not swallowed as markup
+    assert "[+" not in text and "The figures are in the report." in text
 
 
 def test_a_single_stage_has_no_arrow(make_results):

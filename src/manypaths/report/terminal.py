@@ -49,11 +49,13 @@ def print_table(results: Mapping, console: Console | None = None) -> None:
         table.add_row(Text(short_label_of(results, method)), *cells, style=style)
     console.print(table)
     console.print(_caption(results), style="dim", highlight=False)
-    for reading in readings(results):
+    found = readings(results)
+    for reading in found:
         style = VERDICT_STYLES[reading.verdict]
-        rest = escape(reading.text.removeprefix(f"{VERDICTS[reading.verdict]}: "))
         title, verdict = escape(reading.title), VERDICTS[reading.verdict]
-        console.print(f"\n[bold]{title}.[/bold] [{style}]{verdict}:[/{style}] {rest}", highlight=False)
+        console.print(f"\n[bold]{title}.[/bold] [{style}]{verdict}:[/{style}] {escape(reading.plain)}", highlight=False)
+    for basis in dict.fromkeys(reading.basis for reading in found):
+        console.print(f"\n{escape(basis)} The figures are in the report.", style="dim", highlight=False)
 
 
 def _columns(results: Mapping) -> list[Score]:
