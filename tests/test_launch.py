@@ -37,6 +37,13 @@ def test_the_command_keeps_the_verb_s_own_options():
         launch.command("sft", [], LaunchArguments(accelerate_config="nowhere"))
 
 
+def test_processes_on_cpus_are_torchrun_s(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    command = launch.command("grpo", ["--x", "1"], LaunchArguments(num_processes=3))
+    expected = "-m torch.distributed.run --nproc_per_node 3 -m manypaths.cli grpo --x 1"
+    assert " ".join(command[1:]) == expected
+
+
 def test_the_exit_code_is_the_launched_one(monkeypatch):
     seen = {}
 

@@ -30,12 +30,13 @@ def sft(argv: list[str]) -> None:
     from trl import ModelConfig
 
     from . import launch
-    from .training.run import end, sft
+    from .training.run import end, prepare_sft, sft
     from .training.sft import SFTConfig
 
     types = [DataArguments, SFTConfig, ModelConfig, LaunchArguments]
     data, config, model, processes = parse(types, argv, "manypaths sft", **launch.machine_defaults())
     if launch.needed(processes):
+        prepare_sft(data, config, model)
         launch.start("sft", argv, processes)
     else:
         end(sft(data, config, model))
@@ -46,11 +47,12 @@ def grpo(argv: list[str]) -> None:
 
     from . import launch
     from .training.grpo import GRPOConfig
-    from .training.run import end, grpo
+    from .training.run import end, grpo, prepare_grpo
 
     types = [DataArguments, RewardArguments, GRPOConfig, ModelConfig, LaunchArguments]
     data, reward, config, model, processes = parse(types, argv, "manypaths grpo", **launch.machine_defaults())
     if launch.needed(processes):
+        prepare_grpo(data, reward, config, model)
         launch.start("grpo", argv, processes)
     else:
         end(grpo(data, reward, config, model))

@@ -42,16 +42,19 @@ def start(verb: str, argv: list[str], processes: LaunchArguments) -> None:
 def command(verb: str, argv: list[str], processes: LaunchArguments) -> list[str]:
     """The command line of the launch; the verb keeps its own, and ignores the launch options in it.
 
+    accelerate starts one process per GPU; it has no such mode for CPUs, where torchrun is used.
     Raises ValueError for an accelerate configuration that is neither a file nor one of TRL's names.
     """
     import torch
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
-    options = []
-    for name, value in asdict(processes).items():
-        if value is not None:
-            options += [f"--{name}", str(value)]
-    if not torch.accelerator.is_available():
-        options.append("--cpu")
+    given = {name: value for name, value in asdict(processes).items() if value is not None}
+    program = ["-m", "manypaths.cli", verb, *argv]
+    if not torch.accelerator.is_available() and set(given) == {"num_processes"}:
+        count = str(given["num_processes"])
+        return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", count, *program]
+    if "accelerate_config" not in given:
+        given = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no", **given}
+    options = [token for name, value in given.items() for token in (f"--{name}", str(value))]
     launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    return [*launcher, *resolve_accelerate_config_argument(options), "-m", "manypaths.cli", verb, *argv]
+    return [*launcher, *resolve_accelerate_config_argument(options), *program]

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from transformers.utils import cached_file
@@ -40,44 +40,61 @@ FINGERPRINT = (
 )
 
 
+class Prepared(NamedTuple):
+    """What the checks before a run bring to light."""
+
+    fingerprint: dict[str, Any]
+    resume: str | None
+    train: Dataset
+    evaluation: Dataset | None
+
+
 def sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
     """Fine-tune, and save the model in `config.output_dir`; returns the trainer.
 
     Raises ValueError or FileNotFoundError before anything is written when the data, the model, the tokenizer,
     the objective or the output folder is not what it should be.
     """
-    check_names(data, model)
-    fingerprint = run_fingerprint("sft", data, config, model)
-    resume = resumed_from(config, fingerprint)
-    formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
-    train, evaluation = load_data(data, config, formats=formats)
-    config.model_init_kwargs = model_init_kwargs(config, model)
+    prepared = prepare_sft(data, config, model)
     with nothing_left_on_failure(config.output_dir):
-        try:
-            trainer = SFTTrainer(
-                model.model_name_or_path,
-                config,
-                train_dataset=train,
-                eval_dataset=evaluation,
-                quantization_config=get_quantization_config(model),
-                peft_config=get_peft_config(model),
-                callbacks=[RecordRun(fingerprint)],
-            )
-        except RuntimeError as error:
-            if "assistant_only_loss" not in str(error):
-                raise
-            raise ValueError(str(error)) from error
-        check_tokenizer_fits(
-            trainer.model, getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-        )
+        trainer = sft_trainer(prepared, config, model)
+        tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+        check_tokenizer_fits(trainer.model, tokenizer)
         seen = check_trained_tokens(trainer.train_dataset)
         if seen["untrained_rows"]:
             trainer.accelerator.print(
                 f"warning: {seen['untrained_rows']} of the first {seen['rows']} rows have no trained token."
             )
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume_from_checkpoint=prepared.resume)
     save(trainer, data)
     return trainer
+
+
+def prepare_sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> Prepared:
+    """All that can be checked without a model in memory; raises as `sft` does."""
+    check_names(data, model)
+    fingerprint = run_fingerprint("sft", data, config, model)
+    resume = resumed_from(config, fingerprint)
+    formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
+    return Prepared(fingerprint, resume, *load_data(data, config, formats=formats))
+
+
+def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+    config.model_init_kwargs = model_init_kwargs(config, model)
+    try:
+        return SFTTrainer(
+            model.model_name_or_path,
+            config,
+            train_dataset=prepared.train,
+            eval_dataset=prepared.evaluation,
+            quantization_config=get_quantization_config(model),
+            peft_config=get_peft_config(model),
+            callbacks=[RecordRun(prepared.fingerprint)],
+        )
+    except RuntimeError as error:  # TRL's for a chat template that marks no assistant tokens in some example
+        if "assistant_only_loss" not in str(error):
+            raise
+        raise ValueError(str(error)) from error
 
 
 def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
@@ -85,6 +102,28 @@ def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model
 
     Raises as `sft` and `train_grpo` do.
     """
+    prepared = prepare_grpo(data, reward, config, model)
+    config.model_init_kwargs = model_init_kwargs(config, model)
+    with nothing_left_on_failure(config.output_dir):
+        trainer = train_grpo(
+            model.model_name_or_path,
+            prepared.train,
+            reward.reward_funcs,
+            config,
+            eval_dataset=prepared.evaluation,
+            quantization_config=get_quantization_config(model),
+            peft_config=get_peft_config(model),
+            callbacks=[RecordRun(prepared.fingerprint)],
+            resume_from_checkpoint=prepared.resume,
+        )
+    save(trainer, data)
+    return trainer
+
+
+def prepare_grpo(
+    data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig
+) -> Prepared:
+    """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
         raise ValueError("--reward is missing: countdown, math, or module:function.")
@@ -92,22 +131,9 @@ def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model
         resolve_reward(name)
     fingerprint = run_fingerprint("grpo", data, config, model) | {"rewards": reward.reward_funcs}
     resume = resumed_from(config, fingerprint)
-    train, evaluation = load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
-    config.model_init_kwargs = model_init_kwargs(config, model)
-    with nothing_left_on_failure(config.output_dir):
-        trainer = train_grpo(
-            model.model_name_or_path,
-            train,
-            reward.reward_funcs,
-            config,
-            eval_dataset=evaluation,
-            quantization_config=get_quantization_config(model),
-            peft_config=get_peft_config(model),
-            callbacks=[RecordRun(fingerprint)],
-            resume_from_checkpoint=resume,
-        )
-    save(trainer, data)
-    return trainer
+    return Prepared(
+        fingerprint, resume, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
+    )
 
 
 def end(trainer: Any) -> None:
