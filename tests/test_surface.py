@@ -1,0 +1,67 @@
+"""The public surface, what importing it costs, and sizes at which a file or function is asked to split."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import manypaths
+
+SOURCE = Path(manypaths.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+FILE_LINES, FUNCTION_LINES = 400, 80
+
+
+def test_public_names():
+    """A new name here is a promise to users: add it on purpose, with documentation."""
+    assert manypaths.__all__ == [
+        "OBJECTIVES", "STATISTICS", "Objective", "Projection", "SFTConfig", "SFTTrainer", "attach", "detach",
+        "objectives", "resolve", "token_statistics",
+    ]  # fmt: skip
+    assert all(getattr(manypaths, name) is not None for name in manypaths.__all__)
+
+
+@pytest.mark.parametrize("name", manypaths.__all__)
+def test_public_names_explain_themselves(name):
+    value = getattr(manypaths, name)
+    if callable(value) or inspect.ismodule(value):
+        assert len(inspect.getdoc(value) or "") > 20, f"manypaths.{name} needs a docstring that says what it is for."
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'SFTTrainr'"):
+        manypaths.SFTTrainr  # noqa: B018
+
+
+def test_importing_is_light():
+    """Neither the trainer's nor the kernels' libraries load before they are used."""
+    heavy = ("trl", "triton", "datasets", "peft", "matplotlib", "vllm")
+    code = f"import sys, manypaths; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]", "import it inside the function that needs it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    lines = len(text.splitlines())
+    assert lines <= FILE_LINES, (
+        f"{path.name} has {lines} lines, more than {FILE_LINES}: it holds more than one idea. "
+        "Move one of them to a file of its own."
+    )
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= FUNCTION_LINES, (
+                f"{node.name} in {path.name} has {length} lines, more than {FUNCTION_LINES}: "
+                "give the steps it consists of names of their own."
+            )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_every_module_says_what_it_is(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), f"{path.name} starts with no docstring."
