@@ -45,6 +45,7 @@ def test_ties_go_to_the_earlier_token():
 @pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.2, 2), (0.29, 2), (0.3, 3), (0.99, 9), (1.0, 10)])
 def test_fractions_round_down_but_not_by_rounding_errors(fraction, count):
     assert int(top_fraction(torch.arange(10.0), fraction).sum()) == count
+    assert int(top_fraction(torch.arange(100.0), fraction).sum()) == round(100 * fraction)  # 0.29 * 100 < 29 in binary
 
 
 @given(n=st.integers(0, 300), share=st.integers(0, 100))

@@ -22,10 +22,10 @@ def hidden(model) -> torch.Tensor:
         return model.eval()(**inputs(), output_hidden_states=True).hidden_states[-1]
 
 
-def lora_model(**options):
+def lora_model(attention_dropout=0.0, **options):
     torch.manual_seed(0)
     config = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, lora_dropout=0.5, **options)
-    return get_peft_model(tiny_llama(V), config)
+    return get_peft_model(tiny_llama(V, attention_dropout=attention_dropout), config)
 
 
 def test_a_frozen_copy_shares_nothing_and_never_trains():
@@ -63,7 +63,7 @@ def test_dropout_belongs_to_the_policy():
     model = tiny_llama(V, attention_dropout=0.5).train()
     reference = reference_of(model, None)
     assert torch.equal(reference(model, inputs()).hidden_states, reference(model, inputs()).hidden_states)
-    peft = lora_model(target_modules=["q_proj"]).train()
+    peft = lora_model(attention_dropout=0.5, target_modules=["q_proj"]).train()
     reference = reference_of(peft, None)
     assert torch.equal(reference(peft, inputs()).hidden_states, reference(peft, inputs()).hidden_states)
     assert peft.training

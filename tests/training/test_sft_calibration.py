@@ -87,6 +87,13 @@ def test_calibration_neither_trains_nor_moves_the_random_numbers(chats, tokenize
     assert [row["loss"] for row in steps(given)] == [row["loss"] for row in steps(calibrated)]
 
 
+def test_an_evaluation_before_training_calibrates_and_stays_an_evaluation(chats, tokenizer, tmp_path):
+    model = lively_llama(len(tokenizer), attention_dropout=0.5)
+    run = trainer(model, chats, tokenizer, tmp_path, objective="sed", evaluation=chats.select(range(8)))
+    first = run.evaluate()
+    assert run.calibration is not None and run.evaluate()["eval_loss"] == first["eval_loss"]
+
+
 OPTIONS = dict(max_steps=4, save_strategy="steps", save_steps=2, optim="adamw_torch", learning_rate=1e-2)
 
 
