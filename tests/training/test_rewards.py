@@ -98,3 +98,16 @@ def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
 def test_registered_names_are_functions_with_documentation():
     assert set(rewards.REWARDS) == {"countdown", "math"}
     assert all(reward.__doc__ for reward in rewards.REWARDS.values())
+
+
+def test_countdown_by_name_is_the_playground_s_reward():
+    from manypaths.playground import rl_dataset
+    from manypaths.playground.countdown import solutions
+    from manypaths.playground.tokenizer import as_completion, encode
+
+    row = rl_dataset("recall")[0]
+    right = solutions((tuple(row["numbers"]), row["target"]), row["notation"])[0]
+    columns = {name: [row[name]] * 2 for name in ("numbers", "target", "notation")}
+    ids = [encode(as_completion(right)), encode(as_completion("1 + 1"))]
+    graded = resolve_reward("countdown")([right, "1 + 1"], completion_ids=ids, log_metric=None, **columns)
+    assert graded == [1.0, 0.0]
