@@ -1,0 +1,116 @@
+"""README and docs do what they say: their blocks run, on a tiny model in place of the named one."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_llama
+
+from manypaths.cli import main
+
+ROOT = Path(__file__).parent.parent
+MODEL = "Qwen/Qwen3-0.6B"
+BRIEFLY = {
+    "sft": "--max_steps 2 --per_device_train_batch_size 4 --report_to none --max_length 64 --save_strategy no",
+    "eval": "--max_length 64",
+    "grpo": "--max_steps 1 --per_device_train_batch_size 4 --num_generations 4 --gradient_accumulation_steps 1 "
+    "--steps_per_generation 1 --max_completion_length 4 --preflight_prompts 0 --bf16 false --use_vllm false "
+    "--report_to none --save_strategy no",
+}
+
+
+def blocks(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / name).read_text(), re.M | re.S)
+
+
+def commands(name: str) -> list[list[str]]:
+    """Every `manypaths VERB ...` line of the bash blocks."""
+    lines = "\n".join(blocks(name, "bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("manypaths ")]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, tokenizer):
+    """A folder with a tiny model under the README's name and the files that its commands read."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "tiny"
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    words = "one two three four five six".split()
+    chats = [
+        {"messages": [{"role": "user", "content": f"{a} plus {b}"}, {"role": "assistant", "content": f"answer {a}"}]}
+        for a in words
+        for b in words
+    ]
+    prompts = [{"prompt": row["messages"][:1], "answer": "1"} for row in chats]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
+    (tmp_path / "math_prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    (source,) = blocks("docs/adding_an_objective.md", "python")
+    (tmp_path / "half_known.py").write_text(source)
+    return tmp_path
+
+
+def test_commands_on_your_data_run_as_written(workplace, capsys):
+    ran = []
+    for words in commands("README.md"):
+        verb = words[1]
+        if verb == "grpo":  # the recipe asks for eight GPUs with vLLM; what remains is the command and the data
+            recipe = (ROOT / "recipes/grpo_math.yaml").read_text()
+            words[words.index("--config") + 1] = str(workplace / "grpo.yaml")
+            (workplace / "grpo.yaml").write_text(
+                re.sub(r"^(accelerate_config|num_processes|vllm_mode):.*$", "", recipe, flags=re.M)
+            )
+        if verb in ("sft", "eval", "grpo", "objectives") and "--config recipes/sed" not in " ".join(words):
+            words = [str(workplace / "tiny") if word == MODEL else word for word in words]
+            assert main([*words[1:], *BRIEFLY.get(verb, "").split()]) == 0, capsys.readouterr().err
+            ran.append(verb)
+    assert ran == ["sft", "eval", "grpo", "objectives"]
+    assert json.loads((workplace / "out-eval" / "results.json").read_text())["tokens"]
+
+
+def test_one_changed_line(workplace):
+    before, after = blocks("README.md", "python")
+    changed = [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert len(changed) == 2  # the import and the objective
+    from datasets import load_dataset
+
+    dataset = load_dataset("json", data_files=str(workplace / "chats.jsonl"), split="train")
+    for source in (before, after):
+        scope = {"dataset": dataset}
+        source = source.replace(MODEL, str(workplace / "tiny")).replace('"out"', '"out", bf16=False')  # for a CPU
+        exec(source, scope)
+        assert scope["trainer"].train_dataset
+
+
+def test_your_own_objective_trains_fused(workplace, capsys):
+    sft, quickstart = commands("docs/adding_an_objective.md")
+    sft[sft.index("...") :] = ["--model_name_or_path", str(workplace / "tiny"), "--data", "chats.jsonl"]
+    assert main([*sft[1:], *BRIEFLY["sft"].split(), "--logging_steps", "1", "--output_dir", "own"]) == 0
+    printed = capsys.readouterr().out
+    assert "objective: half_known:half_known {'entropy_weight': 0.02}" in printed and "gate_mean" in printed
+    assert quickstart[1:4] == ["quickstart", "--objectives", "nll,half_known:half_known"]
+
+
+def test_generated_tables_are_up_to_date():
+    done = subprocess.run([sys.executable, ROOT / "docs/build_tables.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/objectives.md", "docs/adding_an_objective.md"])
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
+        assert target.startswith("https://arxiv.org/") or (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_the_two_commands_are_those_of_the_ci_script():
+    install, tests = (block.strip() for block in blocks("README.md", "bash")[:2])
+    assert install.endswith("pip install . && manypaths quickstart")
+    script = (ROOT / ".ci/run").read_text()
+    for part in tests.split(" && "):
+        assert part.replace("pip install", "pip install -q") in script or part in script
