@@ -80,9 +80,7 @@ def test_recipe_own_objective_and_evaluation_data(start, capsys):
         "eval_dataset_name: chats.jsonl\nsave_strategy: no\n"
     )
     assert sft("--config", "recipe.yaml") == 0
-    assert json.loads((start / "out" / "manypaths_run.json").read_text())["objective_kwargs"] == {
-        "weight": 0.2
-    }
+    assert json.loads((start / "out" / "manypaths_run.json").read_text())["objective_kwargs"] == {"weight": 0.2}
     assert "eval_ce" in capsys.readouterr().out
     assert not list((start / "out").glob("checkpoint-*"))
 
@@ -161,9 +159,7 @@ def test_unmarked_assistant_part_is_refused(start, capsys):
         "talk.jsonl",
         [{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]}],
     )
-    (start / "start" / "chat_template.jinja").write_text(
-        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    )
+    (start / "start" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     refused(
         capsys,
         "not training-compatible",
@@ -217,10 +213,7 @@ def test_eval_on_data(start, capsys):
     results = json.loads((start / "ev" / "results.json").read_text())
     assert results["tokens"]["scores"]["kl_to_reference"]["value"] == pytest.approx(0, abs=1e-6)
     assert {"pass@1", "pass@2", "self_bleu", "distinct_answers"} <= set(results["samples"]["scores"])
-    assert (
-        results["samples"]["sampling"]["num_samples"] == 2
-        and results["settings"]["reward"] == "eval_mine:odd"
-    )
+    assert results["samples"]["sampling"]["num_samples"] == 2 and results["settings"]["reward"] == "eval_mine:odd"
     assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 4
     out = capsys.readouterr().out
     assert "perplexity" in out and "pass@2" in out
@@ -262,26 +255,15 @@ def test_eval_in_a_world(start, capsys, monkeypatch):
         return {"scores": {"pass@1": {"value": 0.5, "low": 0.4, "high": 0.6}}}
 
     monkeypatch.setattr("manypaths.playground.evaluate", evaluate)
-    assert (
-        main(["eval", "--model", "start", "--world", "recall", "--num-prompts", "20", "--output_dir", "ev"])
-        == 0
-    )
+    assert main(["eval", "--model", "start", "--world", "recall", "--num-prompts", "20", "--output_dir", "ev"]) == 0
     assert (seen["world"], seen["num_prompts"], seen["num_samples"], seen["base"]) == ("recall", 20, 64, None)
-    assert (
-        json.loads((start / "ev" / "results.json").read_text())["evaluation"]["scores"]["pass@1"]["value"]
-        == 0.5
-    )
+    assert json.loads((start / "ev" / "results.json").read_text())["evaluation"]["scores"]["pass@1"]["value"] == 0.5
 
 
 def test_quickstart_hands_its_options_over(monkeypatch):
     seen = {}
     monkeypatch.setattr("manypaths.experiment.quickstart", lambda **settings: seen.update(settings))
-    assert (
-        main(
-            ["quickstart", "--objectives", "sed, gem", "--rl-steps", "3", "--world", "coldstart", "--seeds=2"]
-        )
-        == 0
-    )
+    assert main(["quickstart", "--objectives", "sed, gem", "--rl-steps", "3", "--world", "coldstart", "--seeds=2"]) == 0
     assert seen == {
         "world": "coldstart",
         "objectives": ["sed", "gem"],
@@ -318,6 +300,6 @@ def test_help_version_and_unknown_verbs(capsys):
 def test_help_loads_no_trainer():
     code = (
         "import sys\nfrom manypaths.cli import main\nmain(['--help'])\n"
-        "assert not {'trl', 'transformers', 'datasets', 'accelerate'} & set(sys.modules), set(sys.modules)\n"
+        "assert not {'torch', 'trl', 'transformers', 'datasets', 'accelerate'} & set(sys.modules), set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})

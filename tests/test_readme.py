@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_llama
 
+from conftest import tiny_llama
 from manypaths.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def workplace(tmp_path, monkeypatch, tokenizer):
     folder = tmp_path / "tiny"
     tiny_llama(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    words = "one two three four five six".split()
+    words = ["one", "two", "three", "four", "five", "six"]
     chats = [
         {"messages": [{"role": "user", "content": f"{a} plus {b}"}, {"role": "assistant", "content": f"answer {a}"}]}
         for a in words

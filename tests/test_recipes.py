@@ -22,9 +22,7 @@ def read(path):
     types = GRPO if path.stem.startswith("grpo") else SFT
     argv = ["--config", str(path), "--report_to", "none"]
     # without a GPU accelerate refuses what the papers used: several processes with bf16 and vLLM
-    return dict(
-        zip((t.__name__ for t in types), parse(types, argv, "recipe", **machine_defaults()), strict=True)
-    )
+    return dict(zip((t.__name__ for t in types), parse(types, argv, "recipe", **machine_defaults()), strict=True))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -64,8 +62,7 @@ def test_there_is_a_recipe_for_each_seed_paper_and_each_says_where_its_figures_a
 
 def test_the_baseline_differs_from_sed_in_the_objective_only():
     sed, ce = (
-        yaml.load((RECIPES[0].parent / name).read_text(), RecipeLoader)
-        for name in ("sed_llama.yaml", "ce_llama.yaml")
+        yaml.load((RECIPES[0].parent / name).read_text(), RecipeLoader) for name in ("sed_llama.yaml", "ce_llama.yaml")
     )
     different = {key for key in {*sed, *ce} if sed.get(key) != ce.get(key)}
     assert different == {

@@ -38,7 +38,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_is_light():
     """Neither the trainer's nor the kernels' libraries load before they are used."""
-    heavy = ("trl", "triton", "datasets", "peft", "matplotlib", "vllm")
+    heavy = ("torch", "transformers", "trl", "triton", "datasets", "peft", "matplotlib", "vllm")
     code = f"import sys, manypaths; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]", "import it inside the function that needs it"

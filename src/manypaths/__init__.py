@@ -1,13 +1,13 @@
 """Supervised fine-tuning of language models without mode collapse."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import objectives
-from .engine import STATISTICS, Projection, token_statistics
-from .objectives import OBJECTIVES, Objective, resolve
-from .training.attachment import attach, detach
-
 if TYPE_CHECKING:
+    from . import objectives
+    from .engine import STATISTICS, Projection, token_statistics
+    from .objectives import OBJECTIVES, Objective, resolve
+    from .training.attachment import attach, detach
     from .training.sft import SFTConfig, SFTTrainer
 
 __version__ = "0.1.0"
@@ -24,12 +24,23 @@ __all__ = [
     "resolve",
     "token_statistics",
 ]
+HOMES = {
+    "engine": ("STATISTICS", "Projection", "token_statistics"),
+    "objectives": ("OBJECTIVES", "Objective", "resolve"),
+    "training.attachment": ("attach", "detach"),
+    "training.sft": ("SFTConfig", "SFTTrainer"),
+}
 
 
 def __getattr__(name: str):
-    """The trainer on first use: importing manypaths loads neither trl nor triton."""
-    if name in ("SFTConfig", "SFTTrainer"):
-        from .training import sft
-
-        return getattr(sft, name)
+    """Names load on first use, so that importing manypaths is immediate and loads neither torch nor trl."""
+    if name == "objectives":
+        return import_module(".objectives", __name__)
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -31,9 +31,7 @@ RecipeLoader.add_implicit_resolver(REPLACED[0], BOOLEAN, list("tTfF"))
 RecipeLoader.add_implicit_resolver(REPLACED[1], FLOAT, list("-+.0123456789"))  # after int: 3 stays whole
 
 
-def parse(
-    dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **defaults: Any
-) -> tuple[Any, ...]:
+def parse(dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **defaults: Any) -> tuple[Any, ...]:
     """One instance of each dataclass, from the recipe named by `--config` and the options after it.
 
     Args:
@@ -66,9 +64,7 @@ def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.Argumen
             raise ValueError(message)
 
     parser = Parser(list(dataclass_types), prog=prog, allow_abbrev=False)
-    parser.add_argument(
-        "--config", metavar="RECIPE", help="Flat YAML file of options; the command line overrides it."
-    )
+    parser.add_argument("--config", metavar="RECIPE", help="Flat YAML file of options; the command line overrides it.")
     return parser
 
 

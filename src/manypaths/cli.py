@@ -99,9 +99,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "quickstart": Verb(
-        quickstart, "SFT, RL and evaluation of several objectives in a built-in world, on a CPU"
-    ),
+    "quickstart": Verb(quickstart, "SFT, RL and evaluation of several objectives in a built-in world, on a CPU"),
     "sft": Verb(sft, "fine-tune a model with any objective"),
     "grpo": Verb(grpo, "reinforcement learning after it"),
     "eval": Verb(evaluate, "token scores, pass@k and diversity of a model"),
@@ -125,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated")
     try:
         verb_of(argv[0]).run(argv[1:])
+    except KeyboardInterrupt:
+        print(f"manypaths {argv[0]}: stopped. The same command goes on from what is finished.", file=sys.stderr)
+        return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MANYPATHS_DEBUG") == "1":
             raise

@@ -72,9 +72,7 @@ def evaluate_data(options: EvalArguments) -> dict[str, Any]:
     rows = load_rows(options)
     taught = next((columns for columns in SFT_FORMATS if set(columns) <= set(rows.column_names)), None)
     if taught is None and sampling is None:
-        raise ValueError(
-            f"{options.data} has prompts only: give a --reward or --num_samples to draw answers."
-        )
+        raise ValueError(f"{options.data} has prompts only: give a --reward or --num_samples to draw answers.")
     prompts = [] if sampling is None else prompts_of(rows, options.data)
     model = load_model(options.model, options.dtype)
     tokenizer = AutoTokenizer.from_pretrained(options.model)
@@ -137,9 +135,7 @@ def prompts_of(rows: Dataset, source: str) -> list[Prompt]:
         raise ValueError(f"Drawing answers needs a column prompt or messages; {source} has {found}.")
     conversations = [row[:-1] if row[-1]["role"] == "assistant" else row for row in rows["messages"]]
     if not all(conversations):
-        raise ValueError(
-            f"A conversation in {source} has nothing before the assistant's message to answer to."
-        )
+        raise ValueError(f"A conversation in {source} has nothing before the assistant's message to answer to.")
     return conversations
 
 
@@ -158,7 +154,5 @@ def final_answer(text: str) -> str:
 
 def load_model(path: str, dtype: str) -> Any:
     check_model(path)
-    device = (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    )
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()

@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-FORMATS = (
-    "chat: plain prompts become messages. last_answer: only the last message of `messages` carries loss."
-)
+FORMATS = "chat: plain prompts become messages. last_answer: only the last message of `messages` carries loss."
 
 
 def helped(default: Any, text: str, **metadata: Any) -> Any:
@@ -17,18 +15,12 @@ def helped(default: Any, text: str, **metadata: Any) -> Any:
 class QuickstartArguments:
     """The whole experiment on a built-in world, on a CPU."""
 
-    world: Literal["recall", "coldstart"] = helped(
-        "recall", "The base already answers, or must first learn how."
-    )
-    objectives: str | None = helped(
-        None, "Names separated by commas; the seed papers' objectives if not given."
-    )
+    world: Literal["recall", "coldstart"] = helped("recall", "The base already answers, or must first learn how.")
+    objectives: str | None = helped(None, "Names separated by commas; the seed papers' objectives if not given.")
     seeds: int = helped(1, "Repetitions per objective; intervals need at least 2.")
     seed: int = helped(0, "The first seed.")
     rl_steps: int = helped(60, "GRPO steps after SFT; 0 for none.")
-    output_dir: str = helped(
-        "quickstart", "Where models, results and the report go; an interrupted run goes on there."
-    )
+    output_dir: str = helped("quickstart", "Where models, results and the report go; an interrupted run goes on there.")
     workers: int = helped(2, "Processes that work at the same time.")
 
 

@@ -51,9 +51,7 @@ def test_self_bleu_equals_sacrebleu_on_random_texts():
 def test_self_bleu_equals_sacrebleu_on_countdown_answers():
     draw = random.Random(1)
     for _ in range(40):
-        texts = [
-            f"( {draw.randint(1, 4)} {draw.choice('+-*/')} {draw.randint(1, 4)} ) + 3" for _ in range(16)
-        ]
+        texts = [f"( {draw.randint(1, 4)} {draw.choice('+-*/')} {draw.randint(1, 4)} ) + 3" for _ in range(16)]
         assert self_bleu(texts) == pytest.approx(slow_self_bleu(texts), abs=1e-9)
 
 

@@ -140,9 +140,7 @@ def test_a_model_needs_all_samples_to_match_itself():
 
 def test_samples_to_match_is_interpolated_and_ordered():
     weak, strong = [1] * 10, [2] * 10
-    share = samples_to_match(
-        strong, weak, 8, n=4
-    )  # the weak pass@4 is 1/2; the strong pass@k is 1/4, 13/28, 9/14
+    share = samples_to_match(strong, weak, 8, n=4)  # the weak pass@4 is 1/2; the strong pass@k is 1/4, 13/28, 9/14
     assert share == pytest.approx((2 + (0.5 - 13 / 28) / (9 / 14 - 13 / 28)) / 4)
     assert samples_to_match(weak, strong, 8, n=4) > 1
     assert samples_to_match([8] * 10, weak, 8) == pytest.approx(1 / 8)

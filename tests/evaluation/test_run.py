@@ -80,9 +80,10 @@ def test_samples_with_grades():
     assert scores["finished"] == pytest.approx((0.75 + 1) / 2)
     assert found["per_prompt"]["num_correct"] == [2, 0]
     assert (found["num_prompts"], found["num_samples"]) == (2, 4)
-    assert sample_evidence(drawn, [[1.0, 1.0, 0.5, 0.0], [0.0] * 4], correct_at=0.5)["per_prompt"][
-        "num_correct"
-    ] == [3, 0]
+    assert sample_evidence(drawn, [[1.0, 1.0, 0.5, 0.0], [0.0] * 4], correct_at=0.5)["per_prompt"]["num_correct"] == [
+        3,
+        0,
+    ]
 
 
 def test_samples_without_grades_and_with_a_reader_of_answers():

@@ -34,12 +34,8 @@ def test_the_seed_decides_and_nothing_else_changes(model, tokenizer):
     assert model.training
     assert torch.equal(before, torch.random.get_rng_state())
     torch.randn(3)
-    assert texts(
-        sample(model, tokenizer, PROMPTS, Sampling(num_samples=2, max_new_tokens=6, seed=1))
-    ) == texts(first)
-    assert texts(
-        sample(model, tokenizer, PROMPTS, Sampling(num_samples=2, max_new_tokens=6, seed=2))
-    ) != texts(first)
+    assert texts(sample(model, tokenizer, PROMPTS, Sampling(num_samples=2, max_new_tokens=6, seed=1))) == texts(first)
+    assert texts(sample(model, tokenizer, PROMPTS, Sampling(num_samples=2, max_new_tokens=6, seed=2))) != texts(first)
 
 
 def always(model, token):

@@ -58,7 +58,7 @@ def test_the_key_follows_parameters_environment_and_ancestors():
 
 def test_a_failure_names_the_stage_keeps_the_finished_and_leaves_nothing_half_written(tmp_path):
     good = stage("good", value=1)
-    with pytest.raises(StageFailed, match="bad failed: ValueError: no luck.*worker.log"):
+    with pytest.raises(StageFailed, match=r"bad failed: ValueError: no luck.*worker\.log"):
         run([good, stage("bad", "fail", after=(good,))], tmp_path, workers=1)
     assert good.result(tmp_path) == {"value": 1, "seconds": good.result(tmp_path)["seconds"]}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("bad")]

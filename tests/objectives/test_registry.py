@@ -213,3 +213,15 @@ def test_an_objective_is_frozen():
     with pytest.raises(AttributeError):
         resolve("nll").name = "other"
     assert isinstance(resolve("nll"), Objective)
+
+
+def test_the_entropy_of_one_token_is_refused():
+    with pytest.raises(ValueError, match="top_k of objective 'eaft' must be at least 2"):
+        resolve("eaft", top_k=1)
+
+
+def test_case_is_a_near_miss_and_numbers_are_no_objectives():
+    with pytest.raises(ValueError, match="Did you mean dft"):
+        resolve("DFT")
+    with pytest.raises(ValueError, match="got 3"):
+        resolve(3)

@@ -62,36 +62,39 @@ def test_every_solution_verifies_in_any_number_order_and_in_both_notations():
             assert all(is_solution(text, shown, notation) for text in countdown.solutions(shown, notation))
 
 
-@pytest.mark.parametrize("text", [
-    "",
-    " ",
-    "35",
-    "( 3 + 4 ) * 5 ",
-    " ( 3 + 4 ) * 5",
-    "( 3 + 4 )  * 5",
-    "(3 + 4) * 5",
-    "3 + 4 * 5",
-    "( ( 3 + 4 ) ) * 5",
-    "( 3 + 4 ) * 5 + 0",
-    "( 3 + 4 ) * 5 <pad>",
-    "( 3 + 4 ) * <pad>",
-    "( 3 + 4 ) * 5\n",
-    "( 03 + 4 ) * 5",
-    "( \u0663 + 4 ) * 5",
-    "( 3 + 4 ) ** 5",
-    "( 3 + 4 ) +- 5",
-    "( 3 + 4 )  5",
-    "( 3 + 4 * 5 )",
-    ") 3 + 4 ( * 5",
-    "( 3 + 4 ) * 7",
-    "( 3 + 3 ) * 5",
-    "( 3 A 4 ) Y 5",
-    "__import__('os').system('true')",
-    "( " * 7,
-    "( " * 100_000,
-    "3 + ( 4 * 5",
-    "3 4 5 + * ( )",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "35",
+        "( 3 + 4 ) * 5 ",
+        " ( 3 + 4 ) * 5",
+        "( 3 + 4 )  * 5",
+        "(3 + 4) * 5",
+        "3 + 4 * 5",
+        "( ( 3 + 4 ) ) * 5",
+        "( 3 + 4 ) * 5 + 0",
+        "( 3 + 4 ) * 5 <pad>",
+        "( 3 + 4 ) * <pad>",
+        "( 3 + 4 ) * 5\n",
+        "( 03 + 4 ) * 5",
+        "( \u0663 + 4 ) * 5",
+        "( 3 + 4 ) ** 5",
+        "( 3 + 4 ) +- 5",
+        "( 3 + 4 )  5",
+        "( 3 + 4 * 5 )",
+        ") 3 + 4 ( * 5",
+        "( 3 + 4 ) * 7",
+        "( 3 + 3 ) * 5",
+        "( 3 A 4 ) Y 5",
+        "__import__('os').system('true')",
+        "( " * 7,
+        "( " * 100_000,
+        "3 + ( 4 * 5",
+        "3 4 5 + * ( )",
+    ],
+)
 def test_hostile_answers_are_wrong(text):
     assert not is_solution(text, ((3, 4, 5), 35))
 
@@ -101,14 +104,17 @@ def test_each_number_is_used_exactly_once():
     assert not is_solution("( 3 + 3 ) * 5", ((5, 5, 3), 30))
 
 
-@pytest.mark.parametrize("text, value", [
-    ("( 8 - 3 ) * 2", 10),
-    ("2 * ( 8 - 3 )", 10),
-    ("( 3 - 8 ) * 2", None),
-    ("( 3 - 3 ) + 2", None),
-    ("( 8 / 3 ) * 3", None),
-    ("12 / ( 8 / 2 )", 3),
-])
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("( 8 - 3 ) * 2", 10),
+        ("2 * ( 8 - 3 )", 10),
+        ("( 3 - 8 ) * 2", None),
+        ("( 3 - 3 ) + 2", None),
+        ("( 8 / 3 ) * 3", None),
+        ("12 / ( 8 / 2 )", 3),
+    ],
+)
 def test_values_stay_positive_integers(text, value):
     assert parse(text)[0] == value
 

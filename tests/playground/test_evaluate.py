@@ -40,10 +40,19 @@ def test_coldstart_base_fails_in_the_new_notation_and_knows_the_old(results):
 @pytest.mark.parametrize("world", WORLDS)
 def test_result_has_the_promised_form(results, world):
     result = results[world]
-    scores = {f"pass@{k}" for k in (1, 2, 4, 8, 16)} | {
-        "greedy", "distinct_correct", "self_bleu", "entropy", "kl_to_base", "side_tasks",
-        "base_countdown_loss",
-    } | {f"side_{task}" for task in WORLDS[world].mixture if task != "countdown"}
+    scores = (
+        {f"pass@{k}" for k in (1, 2, 4, 8, 16)}
+        | {
+            "greedy",
+            "distinct_correct",
+            "self_bleu",
+            "entropy",
+            "kl_to_base",
+            "side_tasks",
+            "base_countdown_loss",
+        }
+        | {f"side_{task}" for task in WORLDS[world].mixture if task != "countdown"}
+    )
     if world == "coldstart":
         scores |= {"old_pass@1", "old_pass@16"}
     assert set(result["scores"]) == scores

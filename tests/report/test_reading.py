@@ -62,10 +62,7 @@ def test_the_matching_control_is_named(make_results):
     found = by_claim(make_results())
     assert "CE, stopped early" in found["collapse"].control and "CE, stopped early" in found["collapse"].plain
     assert "no SFT, sharpened" in found["narrowing"].control
-    assert (
-        "CE, stopped early" in found["rl-accuracy"].control
-        and "No SFT + RL ends at" in found["rl-accuracy"].control
-    )
+    assert "CE, stopped early" in found["rl-accuracy"].control and "No SFT + RL ends at" in found["rl-accuracy"].control
     assert "CE, stopped early" in found["forgetting"].control
     assert "CE, sampled hotter" in found["best-of-n"].control
 

@@ -10,9 +10,7 @@ def test_write_report_makes_a_folder_that_stands_alone(make_results, tmp_path):
     assert html.count("<svg ") == 3
     for name in ("frontier", "pass_at_k", "forgetting"):
         assert f"](plots/{name}.png)" in markdown
-        assert (page.parent / "plots" / f"{name}.png").exists() and (
-            page.parent / "plots" / f"{name}.svg"
-        ).exists()
+        assert (page.parent / "plots" / f"{name}.png").exists() and (page.parent / "plots" / f"{name}.svg").exists()
 
 
 def test_partial_results_still_make_a_report(make_results, cold_results, tmp_path):

@@ -31,9 +31,7 @@ def test_three_seeds_give_intervals_over_seeds(make_results):
 def test_differences_pair_the_seeds(make_results):
     results = make_results()
     found = summarize(results)["paired"]["gem"]["sft"]["side_tasks"]
-    expected = paired_interval(
-        values(results, "gem", "sft", "side_tasks"), values(results, "ce", "sft", "side_tasks")
-    )
+    expected = paired_interval(values(results, "gem", "sft", "side_tasks"), values(results, "ce", "sft", "side_tasks"))
     assert (found["mean"], found["low"], found["high"]) == (expected.value, expected.low, expected.high)
     assert found["interval_over"] == "seeds"
 
@@ -112,9 +110,7 @@ def test_efficiency_of_one_seed_resamples_prompts(make_results):
 
 def test_a_run_may_miss_a_stage(make_results):
     results = make_results(methods=("ce", "sed"))
-    results["runs"] = [
-        r for r in results["runs"] if (r["method"], r["stage"]) != ("sed", "rl") or r["seed"] == 0
-    ]
+    results["runs"] = [r for r in results["runs"] if (r["method"], r["stage"]) != ("sed", "rl") or r["seed"] == 0]
     summary = summarize(results)
     assert summary["scores"]["sed"]["rl"]["pass@1"]["num_seeds"] == 1
     assert summary["paired"]["sed"]["rl"]["pass@1"]["interval_over"] == "prompts"

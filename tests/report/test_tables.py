@@ -42,9 +42,7 @@ def test_best_of_n_column(make_results):
 
 
 def test_tables_that_cannot_be_filled_are_left_out(make_results):
-    assert [table.title for table in tables_of(make_results(methods=("sed",), stages=("sft",)))] == [
-        "Scores before RL"
-    ]
+    assert [table.title for table in tables_of(make_results(methods=("sed",), stages=("sft",)))] == ["Scores before RL"]
     assert len(tables_of(make_results())) == 4
     table = score_table(make_results(), "rl")
     assert "ce_hot" not in [row.method for row in table.rows]
@@ -52,9 +50,7 @@ def test_tables_that_cannot_be_filled_are_left_out(make_results):
 
 def test_facts_name_settings_hardware_versions_and_time(make_results):
     results = make_results(seeds=1, methods=("ce",))
-    results["left_out"] = [
-        {"method": "base_sharp", "label": "no SFT, sharpened", "seed": 0, "reason": "never right"}
-    ]
+    results["left_out"] = [{"method": "base_sharp", "label": "no SFT, sharpened", "seed": 0, "reason": "never right"}]
     found = dict(facts(results))
     assert found["left out: no SFT, sharpened, seed 0"] == "never right"
     assert found["settings.evaluation.num_samples"] == "64"

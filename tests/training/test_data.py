@@ -94,9 +94,7 @@ def test_renaming_chat_and_system_prompt(tmp_path):
 
 def test_the_last_answer_can_be_split_off(tmp_path):
     path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "other", "messages": CHAT}])
-    assert load_training_data(path, layout="last_answer").to_list() == [
-        {"prompt": CHAT[:1], "completion": CHAT[1:]}
-    ]
+    assert load_training_data(path, layout="last_answer").to_list() == [{"prompt": CHAT[:1], "completion": CHAT[1:]}]
     (row,) = load_training_data(path, layout="last_answer", system_prompt="be brief")
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
     path = write_rows(tmp_path / "rows.jsonl", [{"messages": CHAT}, {"messages": CHAT[:1]}])

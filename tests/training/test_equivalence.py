@@ -3,31 +3,34 @@
 import pytest
 import torch
 import trl
-from conftest import tiny_llama
 from peft import LoraConfig
 from transformers import Gemma2Config, Gemma2ForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import manypaths
+from conftest import tiny_llama
 
 
 def settings(tmp_path, **overrides):
-    return dict(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=2,
-        max_steps=4,
-        learning_rate=1e-2,
-        logging_steps=1,
-        eval_strategy="steps",
-        eval_steps=4,
-        report_to="none",
-        bf16=False,
-        gradient_checkpointing=False,
-        use_cpu=True,
-        save_strategy="no",
-        disable_tqdm=True,
-        max_length=64,
-    ) | overrides
+    return (
+        dict(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            max_steps=4,
+            learning_rate=1e-2,
+            logging_steps=1,
+            eval_strategy="steps",
+            eval_steps=4,
+            report_to="none",
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+            max_length=64,
+        )
+        | overrides
+    )
 
 
 def train(trainer_class, config_class, model, chats, tokenizer, tmp_path, peft_config=None, **overrides):
@@ -95,8 +98,18 @@ def test_nll_retraces_stock_trl(case, chats, tokenizer, tmp_path):
 
 
 def test_dft_is_trls_dft(chats, tokenizer, tmp_path):
-    stock = train(trl.SFTTrainer, trl.SFTConfig, tiny_llama(len(tokenizer)), chats, tokenizer, tmp_path, loss_type="dft")
-    ours = train(
-        manypaths.SFTTrainer, manypaths.SFTConfig, tiny_llama(len(tokenizer)), chats, tokenizer, tmp_path, objective="dft"
+    stock = train(
+        trl.SFTTrainer, trl.SFTConfig, tiny_llama(len(tokenizer)), chats, tokenizer, tmp_path, loss_type="dft"
     )
-    assert [row["loss"] for row in ours if "loss" in row] == pytest.approx([row["loss"] for row in stock if "loss" in row], rel=1e-5)
+    ours = train(
+        manypaths.SFTTrainer,
+        manypaths.SFTConfig,
+        tiny_llama(len(tokenizer)),
+        chats,
+        tokenizer,
+        tmp_path,
+        objective="dft",
+    )
+    assert [row["loss"] for row in ours if "loss" in row] == pytest.approx(
+        [row["loss"] for row in stock if "loss" in row], rel=1e-5
+    )

@@ -71,9 +71,7 @@ def test_a_model_folder_works_too(tmp_path, model, tokenizer):
 
 def test_groups_without_variance_are_refused_and_the_refusal_can_be_switched_off(tmp_path, model, tokenizer):
     model = ends(model, tokenizer)
-    with pytest.raises(
-        ValueError, match=r"all rewards are equal \(mean 0\.000\).*SFT first.*preflight_prompts"
-    ):
+    with pytest.raises(ValueError, match=r"all rewards are equal \(mean 0\.000\).*SFT first.*preflight_prompts"):
         train_grpo(model, prompts(), nothing, config(tmp_path), processing_class=tokenizer)
     settings = config(tmp_path, preflight_prompts=0, max_steps=1)
     assert train_grpo(model, prompts(), nothing, settings, processing_class=tokenizer).state.global_step == 1
@@ -101,9 +99,7 @@ def test_wrong_rewards_and_columns_fail_before_a_trainer_exists(tmp_path, model,
     with pytest.raises(ValueError, match="Unknown reward 'cuontdown'"):
         train_grpo(model, prompts(), "cuontdown", config(tmp_path), processing_class=tokenizer)
     with pytest.raises(ValueError, match="needs a column prompt; the data has text"):
-        train_grpo(
-            model, Dataset.from_dict({"text": ["a"]}), nothing, config(tmp_path), processing_class=tokenizer
-        )
+        train_grpo(model, Dataset.from_dict({"text": ["a"]}), nothing, config(tmp_path), processing_class=tokenizer)
     with pytest.raises(ValueError, match="preflight_prompts must be 0"):
         config(tmp_path, preflight_prompts=-1)
     assert not (tmp_path / "run").exists()

@@ -137,3 +137,12 @@ def test_micro_batches_with_a_common_divisor_add_up(cut, seed):
         for rows in (slice(0, cut), slice(cut, 6))
     )  # fmt: skip
     torch.testing.assert_close(parts, whole)
+
+
+def test_an_objective_that_gives_nan_is_named():
+    def broken(logprob):
+        return logprob / torch.where(torch.arange(len(logprob)) == 2, 0.0, 1.0)
+
+    policy = Projection(torch.randn(1, 6, 4), torch.randn(9, 4))
+    with pytest.raises(ValueError, match=r"Objective 'broken' gave -inf at trained token 2 of 5"):
+        token_losses(resolve(broken), policy, torch.arange(6)[None])

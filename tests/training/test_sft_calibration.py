@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from manypaths.training.calibration import FILE, Calibration
 from naive import statistics as naive_statistics
@@ -148,3 +149,16 @@ def test_every_objective_resumes_with_the_reference_it_started_from(chats, token
     expected = [row["kl_policy_ref"] for row in steps(whole)]
     assert [row["kl_policy_ref"] for row in steps(resumed)] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert expected[2] > 1e-3
+
+
+def test_the_threshold_goes_where_the_weights_go_and_a_reloaded_model_is_not_calibrated_again(
+    chats, tokenizer, tmp_path
+):
+    run = sed(chats, tokenizer, tmp_path / "run", evaluation=chats, max_steps=4)
+    run.train()
+    run.save_model(str(tmp_path / "elsewhere"))
+    loss = run.evaluate()["eval_loss"]
+    reloaded = LlamaForCausalLM.from_pretrained(tmp_path / "elsewhere")
+    again = trainer(reloaded, chats, tokenizer, tmp_path / "again", objective="sed", evaluation=chats)
+    assert again.evaluate()["eval_loss"] == pytest.approx(loss, rel=1e-5)
+    assert again.calibration == run.calibration

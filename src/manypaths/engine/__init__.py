@@ -105,7 +105,9 @@ def check_request(want, top_k, temperature, reference, backend, vocab_size) -> N
         if "temperature" in parameters and temperature is None:
             raise ValueError(f"{name} needs temperature; pass temperature=...")
         if STATISTICS[name].needs_reference and reference is None:
-            raise ValueError(f"{name} needs the reference model's hidden states and head; pass reference=Projection(...)")
+            raise ValueError(
+                f"{name} needs the reference model's hidden states and head; pass reference=Projection(...)"
+            )
     if top_k is not None and not 1 <= top_k < vocab_size:
         raise ValueError(f"top_k must be at least 1 and below the vocabulary size {vocab_size}, got {top_k}.")
     if temperature is not None and not temperature > 0:

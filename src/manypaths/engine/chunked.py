@@ -20,7 +20,7 @@ from .statistics import GEM_SIGMOID_SLOPE, Projection
 # scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/).
 CHUNK_ELEMENTS = {"cpu": 40_000_000, "cuda": 512_000_000}
 BLOCK_ELEMENTS = {"cpu": 5_000_000, "cuda": 256_000_000}
-TILE_ELEMENTS = {"cpu": 8_400_000, "cuda": 67_000_000}
+TILE_ELEMENTS = {"cpu": 4_200_000, "cuda": 67_000_000}
 MIN_TILE, MAX_TILE = 1024, 32768
 
 
@@ -135,12 +135,16 @@ def forward(
     work, other = scratch(), scratch()
     policy_scratch = None if in_place else scratch()
     ref_scratch = None if reference is None or ref_in_place else scratch()
+    product = torch.empty(chunk, V, dtype=hidden.dtype, device=device)  # the only matrix that wide, and its twin
+    ref_product = None if reference is None else torch.empty_like(product, dtype=reference.hidden_states.dtype)
     out: dict[str, Tensor] = {}
     for start in range(0, max(T, 1), chunk):  # T = 0 runs one empty chunk and gives empty statistics
-        product = hidden[start : start + chunk] @ weight.T  # [C, V], the only matrix that wide
-        ref_product = None if reference is None else reference.hidden_states[start : start + chunk] @ reference.weight.T
-        for row in range(0, max(len(product), 1), block):
-            rows = slice(row, min(row + block, len(product)))
+        tokens = hidden[start : start + chunk]
+        torch.mm(tokens, weight.T, out=product[: len(tokens)])
+        if reference is not None:
+            torch.mm(reference.hidden_states[start : start + chunk], reference.weight.T, out=ref_product[: len(tokens)])
+        for row in range(0, max(len(tokens), 1), block):
+            rows = slice(row, min(row + block, len(tokens)))
             z = block_logits(product[rows], policy, policy_scratch)
             z_ref = None if reference is None else block_logits(ref_product[rows], reference, ref_scratch)
             size = rows.stop - rows.start
@@ -149,7 +153,6 @@ def forward(
                 z, z_ref, work[:size], other[:size], labels[where], want, top_k, temperature
             ).items():
                 out.setdefault(name, torch.empty(T, dtype=dtype, device=device))[where] = value
-        del product, ref_product
     rows = Rows(
         out["logsumexp"],
         out.get("tempered_logsumexp"),
@@ -220,6 +223,11 @@ def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], 
     return d
 
 
+def low_precision_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of bf16 or fp16 matrices, kept in fp32 where the device can: a CPU rounds the product of each tile."""
+    return torch.mm(a, b, out_dtype=torch.float32) if a.is_cuda else a @ b
+
+
 def backward(
     policy: Projection,
     labels: Tensor,
@@ -237,17 +245,22 @@ def backward(
     d_hidden = torch.zeros(hidden.shape, dtype=dtype, device=device) if needs[0] else None
     d_weight = torch.empty_like(weight) if needs[1] else None
     d_bias = torch.empty_like(policy.bias) if needs[2] else None
-    scratch = torch.empty(T, tile, dtype=dtype, device=device)
     wants_ref = reference is not None and ("kl_policy_ref" in grads or "kl_ref_policy" in grads)
+    scratch = [torch.empty(T * tile, dtype=dtype, device=device) for _ in range(2)]
+    product_scratch = scratch[0] if hidden.dtype == dtype else torch.empty(T * tile, dtype=hidden.dtype, device=device)
     for offset in range(0, V, tile):
         columns = slice(offset, min(offset + tile, V))
-        z = transform_((hidden @ weight[columns].T).to(dtype), policy, columns)
+        shape = (T, columns.stop - columns.start)
+        product, z, work = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (product_scratch, *scratch))
+        torch.mm(hidden, weight[columns].T, out=product)
+        if hidden.dtype != dtype:
+            z.copy_(product)
+        z = transform_(z, policy, columns)
         jacobian = None if policy.softcap is None else 1 - (z / policy.softcap).square_()
         z_ref = None
         if wants_ref:
-            product = reference.hidden_states @ reference.weight[columns].T
-            z_ref = transform_(product.to(dtype), reference, columns)
-        work = scratch[:, : z.shape[1]] if z.shape[1] == tile else torch.empty_like(z)
+            ref_product = reference.hidden_states @ reference.weight[columns].T
+            z_ref = transform_(ref_product.to(dtype), reference, columns)
         d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, V, temperature)
         if jacobian is not None:
             d.mul_(jacobian)
@@ -255,12 +268,11 @@ def backward(
             d.mul_(policy.logit_scale)
         if d_bias is not None:
             d_bias[columns] = d.sum(0)
-        d = d.to(hidden.dtype)
-        if d_hidden is not None:
-            if hidden.dtype == dtype:
-                d_hidden.addmm_(d, weight[columns])
-            else:
-                d_hidden.add_(d @ weight[columns])
+        if d_hidden is not None and hidden.dtype == dtype:
+            d_hidden.addmm_(d, weight[columns])
+        elif d_hidden is not None:
+            d = product.copy_(d)
+            d_hidden.add_(low_precision_product(d, weight[columns]))
         if d_weight is not None:
-            torch.mm(d.T, hidden, out=d_weight[columns])
+            torch.mm(d.to(hidden.dtype).T, hidden, out=d_weight[columns])
     return None if d_hidden is None else d_hidden.to(hidden.dtype), d_weight, d_bias

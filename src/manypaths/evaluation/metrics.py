@@ -41,21 +41,15 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; pass@k needs at least one sample per prompt.")
     if not 0 <= num_correct <= num_samples:
-        raise ValueError(
-            f"num_correct is {num_correct}; it must lie between 0 and num_samples = {num_samples}."
-        )
+        raise ValueError(f"num_correct is {num_correct}; it must lie between 0 and num_samples = {num_samples}.")
     if not 1 <= k <= num_samples:
-        raise ValueError(
-            f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples."
-        )
+        raise ValueError(f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples.")
     if num_correct > num_samples - k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / j for j in range(num_samples - num_correct + 1, num_samples + 1))
 
 
-def pass_at_k_curve(
-    num_correct: Sequence[int], num_samples: int, ks: Iterable[int]
-) -> dict[int, list[float]]:
+def pass_at_k_curve(num_correct: Sequence[int], num_samples: int, ks: Iterable[int]) -> dict[int, list[float]]:
     """pass@k of every prompt for every k: {k: [P values]}; the score is the mean of each list.
 
     Raises ValueError when there are no prompts, or as pass_at_k does.
@@ -136,13 +130,9 @@ def student_t_quantile(confidence: float, degrees: int) -> float:
     Raises ValueError for a confidence outside (0, 1) or fewer than one degree of freedom.
     """
     if not 0.0 < confidence < 1.0:
-        raise ValueError(
-            f"confidence is {confidence}; it must lie strictly between 0 and 1, for example 0.95."
-        )
+        raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1, for example 0.95.")
     if degrees < 1:
-        raise ValueError(
-            f"degrees is {degrees}; a t interval needs at least one degree of freedom (two values)."
-        )
+        raise ValueError(f"degrees is {degrees}; a t interval needs at least one degree of freedom (two values).")
     low, high = 0.0, math.pi / 2  # t = sqrt(degrees) * tan(angle) maps all t to a bounded search
     for _ in range(80):
         angle = (low + high) / 2

@@ -98,8 +98,7 @@ def sample_evidence(
     if grades is not None:
         num_correct = [sum(grade >= correct_at - 1e-9 for grade in row) for row in grades]
         values |= {
-            f"pass@{k}": curve
-            for k, curve in pass_at_k_curve(num_correct, num_samples, ks(num_samples)).items()
+            f"pass@{k}": curve for k, curve in pass_at_k_curve(num_correct, num_samples, ks(num_samples)).items()
         }
         values["mean_reward"] = [fmean(row) for row in grades]
         per_prompt["num_correct"] = num_correct
@@ -109,9 +108,7 @@ def sample_evidence(
     values["distinct_answers"] = [len({answer for answer in row if answer is not None}) for row in answers]
     values["finished"] = [fmean(one.finished for one in drawn) for drawn in samples]
     values["length"] = [fmean(len(one.token_ids) for one in drawn) for drawn in samples]
-    per_prompt |= {
-        name: values[name] for name in ("mean_reward", "self_bleu", "distinct_answers") if name in values
-    }
+    per_prompt |= {name: values[name] for name in ("mean_reward", "self_bleu", "distinct_answers") if name in values}
     return {
         "scores": {name: interval_score(numbers) for name, numbers in values.items()},
         "per_prompt": per_prompt,

@@ -45,9 +45,7 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}.")
         if self.temperature == 0 and self.num_samples > 1:
-            raise ValueError(
-                f"temperature 0 gives {self.num_samples} equal samples; draw 1, or raise the temperature."
-            )
+            raise ValueError(f"temperature 0 gives {self.num_samples} equal samples; draw 1, or raise the temperature.")
 
 
 def sample(
@@ -193,9 +191,7 @@ def progress(steps: range, show: bool) -> Iterator[int]:
     yield from tqdm(steps, desc="sampling", unit="batch")
 
 
-def prompt_hash(
-    tokenizer: Any, prompts: Sequence[Prompt], chat_template_kwargs: dict[str, Any] | None = None
-) -> str:
+def prompt_hash(tokenizer: Any, prompts: Sequence[Prompt], chat_template_kwargs: dict[str, Any] | None = None) -> str:
     """A name for exactly these token ids, so that two results can be known to share their prompts."""
     ids = encode_prompts(tokenizer, prompts, chat_template_kwargs)
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()

@@ -70,7 +70,9 @@ def quickstart(
     if world not in WORLDS:
         raise ValueError(f"Unknown world {world!r}; choose one of {', '.join(WORLDS)}.")
     if seeds < 1 or rl_steps < 0 or workers < 1:
-        raise ValueError(f"seeds ({seeds}) and workers ({workers}) must be at least 1 and rl_steps ({rl_steps}) at least 0.")
+        raise ValueError(
+            f"seeds ({seeds}) and workers ({workers}) must be at least 1 and rl_steps ({rl_steps}) at least 0."
+        )
     methods = chosen_methods(objectives)
     settings = {
         "world": world,
@@ -132,7 +134,9 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
     runs = []
 
     def stage(name: str, function: str, cost: float, after: tuple[Stage, ...] = (), **parameters: Any) -> Stage:
-        return Stage(name, f"manypaths.experiment.work:{function}", {"world": world, **parameters}, after, cost, environment)
+        return Stage(
+            name, f"manypaths.experiment.work:{function}", {"world": world, **parameters}, after, cost, environment
+        )
 
     def add(key, label, seed, model, temperature=1.0, objective=None, objective_kwargs=None, epochs=0, with_rl=True):
         name = f"{key.replace(':', '.')}-{seed}"
@@ -157,7 +161,9 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
                 objective=method.objective, objective_kwargs=method.objective_kwargs, epochs=method.epochs,
                 calibration_fraction=CALIBRATION_FRACTION, base_sha256=weights,
             )  # fmt: skip
-            run = add(method.key, method.label, seed, model, 1.0, method.objective, method.objective_kwargs, method.epochs)
+            run = add(
+                method.key, method.label, seed, model, 1.0, method.objective, method.objective_kwargs, method.epochs
+            )
             if method.key == "ce":
                 ce = run
         hot = f"CE, sampled at T={HOT:.2f}"

@@ -53,7 +53,7 @@ class Stage:
         return json.loads(path.read_text()) if path.is_file() else None
 
 
-class StageFailed(RuntimeError):
+class StageFailed(ValueError):
     """A stage raised; the message names it and its log."""
 
 
@@ -80,9 +80,12 @@ def run_stages(
         return
     remaining = chain_costs(waiting)
     log = root / "worker.log"
-    with one_thread_each(), ProcessPoolExecutor(
-        min(workers, len(waiting)), multiprocessing.get_context("spawn"), start_worker, (str(log), os.getpid())
-    ) as pool:
+    with (
+        one_thread_each(),
+        ProcessPoolExecutor(
+            min(workers, len(waiting)), multiprocessing.get_context("spawn"), start_worker, (str(log), os.getpid())
+        ) as pool,
+    ):
         running: dict[Future, Stage] = {}
         try:
             while waiting or running:
@@ -113,7 +116,9 @@ def chain_costs(stages: list[Stage]) -> dict[str, float]:
     """Cost of the longest chain of stages that starts with each stage, by key."""
     costs: dict[str, float] = {}
     for stage in reversed(stages):  # a stage comes after those it builds on
-        following = [costs[other.key] for other in stages if any(b.key == stage.key for b in other.after) and other.key in costs]
+        following = [
+            costs[other.key] for other in stages if any(b.key == stage.key for b in other.after) and other.key in costs
+        ]
         costs[stage.key] = stage.cost + max(following, default=0.0)
     return costs
 

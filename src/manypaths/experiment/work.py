@@ -25,7 +25,13 @@ from ..playground import (
 from ..playground.tokenizer import build_tokenizer
 
 Parents = tuple[tuple[Path, dict[str, Any]], ...]
-QUIET = {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "bf16": False, "gradient_checkpointing": False}
+QUIET = {
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "bf16": False,
+    "gradient_checkpointing": False,
+}
 
 
 def quiet() -> None:
@@ -140,6 +146,4 @@ def evaluated(
         return parents[0][1]
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(parents[0][0]).eval()
-    return evaluate(
-        model, world, seed=seed, num_prompts=num_prompts, num_samples=num_samples, temperature=temperature
-    )
+    return evaluate(model, world, seed=seed, num_prompts=num_prompts, num_samples=num_samples, temperature=temperature)

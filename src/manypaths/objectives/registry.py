@@ -78,10 +78,12 @@ def resolve(objective: str | Callable[..., Tensor] | Objective, **hyperparameter
         return objective.bind(**hyperparameters) if hyperparameters else objective
     if callable(objective):
         return from_function(objective, getattr(objective, "__name__", "objective"), hyperparameters)
+    if not isinstance(objective, str):
+        raise ValueError(f"An objective is a name, module:function or a function of statistics, got {objective!r}.")
     if ":" in objective:
         return from_function(import_function(objective), objective, hyperparameters)
     if objective not in OBJECTIVES:
-        near = difflib.get_close_matches(objective, OBJECTIVES, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(objective.lower(), OBJECTIVES, n=3, cutoff=0.4)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(
             f"Unknown objective {objective!r}. {hint}Known: {', '.join(OBJECTIVES)}; your own is module:function."
@@ -119,8 +121,12 @@ def from_function(function: Callable[..., Tensor], name: str, hyperparameters: d
         raise ValueError(f"Objective {name!r} takes no statistic, so it cannot depend on the model.")
     for given in hyperparameters:
         if given not in defaults:
-            raise ValueError(f"Objective {name!r} has no hyper-parameter {given!r}; it takes {', '.join(defaults) or 'none'}.")
-    bound = {key: value for key, value in {**defaults, **hyperparameters}.items() if value is not inspect.Parameter.empty}
+            raise ValueError(
+                f"Objective {name!r} has no hyper-parameter {given!r}; it takes {', '.join(defaults) or 'none'}."
+            )
+    bound = {
+        key: value for key, value in {**defaults, **hyperparameters}.items() if value is not inspect.Parameter.empty
+    }
     for key, value in bound.items():
         check_hyperparameter(name, key, value)
     missing = tuple(key for key in defaults if key not in bound)
@@ -130,7 +136,11 @@ def from_function(function: Callable[..., Tensor], name: str, hyperparameters: d
     for statistic in statistics:
         for parameter in STATISTICS[statistic].parameters:
             if parameter not in bound:
-                raise ValueError(f"Objective {name!r} uses {statistic}, so it needs a keyword-only parameter {parameter!r}.")
+                raise ValueError(
+                    f"Objective {name!r} uses {statistic}, so it needs a keyword-only parameter {parameter!r}."
+                )
+    if "topk_entropy" in statistics and bound["top_k"] < 2:
+        raise ValueError(f"top_k of objective {name!r} must be at least 2: the entropy of one token is always 0.")
     return Objective(name, function, statistics, bound, missing, getattr(function, "row_local", True))
 
 

@@ -31,10 +31,12 @@ def sft_dataset(world: str | World, seed: int = 0, num_prompts: int = 200) -> Da
         raise ValueError(f"num_prompts is {num_prompts}; the SFT split has 1 to {len(pool)} prompts.")
     rng = Random(seed)
     problems = [countdown.shuffled(rng, problem) for problem in rng.sample(pool, num_prompts)]
-    return Dataset.from_dict({
-        "prompt": [as_prompt(request.question(problem)) for problem in problems],
-        "completion": [as_completion(canonical_solution(problem, request.notation)) for problem in problems],
-    })
+    return Dataset.from_dict(
+        {
+            "prompt": [as_prompt(request.question(problem)) for problem in problems],
+            "completion": [as_completion(canonical_solution(problem, request.notation)) for problem in problems],
+        }
+    )
 
 
 def rl_dataset(world: str | World, seed: int = 0) -> Dataset:
@@ -45,12 +47,14 @@ def rl_dataset(world: str | World, seed: int = 0) -> Dataset:
     """
     request, rng, pool = resolve_world(world).request, Random(seed), countdown.splits()["rl"]
     problems = [countdown.shuffled(rng, problem) for problem in rng.sample(pool, len(pool))]
-    return Dataset.from_dict({
-        "prompt": [as_prompt(request.question(problem)) for problem in problems],
-        "numbers": [list(numbers) for numbers, _ in problems],
-        "target": [target for _, target in problems],
-        "notation": [request.notation] * len(problems),
-    })
+    return Dataset.from_dict(
+        {
+            "prompt": [as_prompt(request.question(problem)) for problem in problems],
+            "numbers": [list(numbers) for numbers, _ in problems],
+            "target": [target for _, target in problems],
+            "notation": [request.notation] * len(problems),
+        }
+    )
 
 
 def evaluation_problems(num_prompts: int) -> tuple[Problem, ...]:

@@ -73,8 +73,7 @@ def evaluate(
         "num_distinct": [len(set(texts)) for texts in right],
         "greedy": [len(texts) for texts in greedy],
         "self_bleu": [
-            self_bleu([text or "" for text in texts[:SAMPLES_COMPARED]])
-            for texts in answers[:DIVERSITY_PROMPTS]
+            self_bleu([text or "" for text in texts[:SAMPLES_COMPARED]]) for texts in answers[:DIVERSITY_PROMPTS]
         ],
         "entropy": _entropy(samples, temperature),
         "kl_to_base": _kl_to_base(base, prompts, samples, temperature),
@@ -138,9 +137,7 @@ def _entropy(samples: Samples, temperature: float) -> list[float]:
 
 
 @torch.inference_mode()
-def _kl_to_base(
-    base: PreTrainedModel, prompts: Sequence[str], samples: Samples, temperature: float
-) -> list[float]:
+def _kl_to_base(base: PreTrainedModel, prompts: Sequence[str], samples: Samples, temperature: float) -> list[float]:
     """Exact KL(policy || base) at the generated tokens of the first samples, which the base re-reads."""
     tokens = samples.tokens[:, :SAMPLES_COMPARED]
     generated, logits = samples.generated[:, :SAMPLES_COMPARED], samples.logits[:, :SAMPLES_COMPARED]
@@ -179,9 +176,7 @@ def _pretraining_loss(model: PreTrainedModel) -> list[float]:
     return cross_entropy(logits.transpose(1, 2), rows[:, shown:], reduction="none").mean(dim=1).tolist()
 
 
-def _old_request(
-    model: PreTrainedModel, problems: Sequence[Problem], drawing: dict
-) -> dict[str, list[float]]:
+def _old_request(model: PreTrainedModel, problems: Sequence[Problem], drawing: dict) -> dict[str, list[float]]:
     """Coverage of the request the base was pre-trained on, in its old notation."""
     answers = sample(model, _prompts(PRETRAINED, problems), **drawing).answers()
     num_correct = [len(texts) for texts in _right_answers(answers, problems, PRETRAINED)]

@@ -74,11 +74,13 @@ def _markov(rng: Random) -> tuple[str, str]:
     return f"M {' '.join(letters[:CHAIN_SHOWN])}", " ".join(letters[CHAIN_SHOWN:])
 
 
-SIDE_TASKS: Mapping[str, SideTask] = MappingProxyType({
-    "evaluate": SideTask(_evaluate(INFIX)),
-    "evaluate_new": SideTask(_evaluate(LETTERS)),
-    "translate": SideTask(_translate),
-    "reverse": SideTask(_reverse),
-    "sort": SideTask(_sort),
-    "markov": SideTask(_markov, _lawful_chain),
-})
+SIDE_TASKS: Mapping[str, SideTask] = MappingProxyType(
+    {
+        "evaluate": SideTask(_evaluate(INFIX)),
+        "evaluate_new": SideTask(_evaluate(LETTERS)),
+        "translate": SideTask(_translate),
+        "reverse": SideTask(_reverse),
+        "sort": SideTask(_sort),
+        "markov": SideTask(_markov, _lawful_chain),
+    }
+)

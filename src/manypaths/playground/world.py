@@ -6,19 +6,21 @@ from types import MappingProxyType
 
 from manypaths.playground.countdown import INFIX, LETTERS, Problem
 
-SETTINGS = MappingProxyType({
-    "sft_epochs": 30,
-    "sft_learning_rate": 5e-4,
-    "sft_batch_size": 32,
-    "sft_warmup_steps": 10,
-    "rl_steps": 100,
-    "rl_learning_rate": 3e-4,
-    "rl_prompts_per_step": 24,
-    "rl_samples_per_prompt": 16,
-    "max_prompt_length": 8,
-    "max_completion_length": 8,
-    "temperature": 1.0,
-})
+SETTINGS = MappingProxyType(
+    {
+        "sft_epochs": 30,
+        "sft_learning_rate": 5e-4,
+        "sft_batch_size": 32,
+        "sft_warmup_steps": 10,
+        "rl_steps": 100,
+        "rl_learning_rate": 3e-4,
+        "rl_prompts_per_step": 24,
+        "rl_samples_per_prompt": 16,
+        "max_prompt_length": 8,
+        "max_completion_length": 8,
+        "temperature": 1.0,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,42 @@ class World:
     settings: Mapping[str, float] = field(default_factory=lambda: SETTINGS)
 
 
-WORLDS: Mapping[str, World] = MappingProxyType({
-    "recall": World(
-        name="recall",
-        description="the base already answers, diverse but inaccurate; training selects among what it knows",
-        request=PRETRAINED,
-        mixture=MappingProxyType({
-            "countdown": 0.5, "evaluate": 0.2, "reverse": 0.1, "sort": 0.1, "markov": 0.1,
-        }),
-        steps=3500,
-    ),
-    "coldstart": World(
-        name="coldstart",
-        description="answers use operators A B Y Z, which the base was never asked for: it must be taught",
-        request=NEW,
-        mixture=MappingProxyType({
-            "countdown": 0.5, "evaluate": 0.06, "evaluate_new": 0.09, "translate": 0.15,
-            "reverse": 0.07, "sort": 0.07, "markov": 0.06,
-        }),
-        steps=2950,
-    ),
-})
+WORLDS: Mapping[str, World] = MappingProxyType(
+    {
+        "recall": World(
+            name="recall",
+            description="the base already answers, diverse but inaccurate; training selects among what it knows",
+            request=PRETRAINED,
+            mixture=MappingProxyType(
+                {
+                    "countdown": 0.5,
+                    "evaluate": 0.2,
+                    "reverse": 0.1,
+                    "sort": 0.1,
+                    "markov": 0.1,
+                }
+            ),
+            steps=3500,
+        ),
+        "coldstart": World(
+            name="coldstart",
+            description="answers use operators A B Y Z, which the base was never asked for: it must be taught",
+            request=NEW,
+            mixture=MappingProxyType(
+                {
+                    "countdown": 0.5,
+                    "evaluate": 0.06,
+                    "evaluate_new": 0.09,
+                    "translate": 0.15,
+                    "reverse": 0.07,
+                    "sort": 0.07,
+                    "markov": 0.06,
+                }
+            ),
+            steps=2950,
+        ),
+    }
+)
 
 
 def resolve_world(world: str | World) -> World:

@@ -68,8 +68,7 @@ def _figure(plot: Plot) -> str:
 
 def _table(table: Table) -> str:
     headings = "".join(
-        f'<th scope="col" title="{escape(meaning)}">{escape(heading)}</th>'
-        for heading, meaning in table.columns
+        f'<th scope="col" title="{escape(meaning)}">{escape(heading)}</th>' for heading, meaning in table.columns
     )
     rows = "\n".join(map(_row, table.rows))
     return (

@@ -66,13 +66,7 @@ def _reading_parts(results: Mapping) -> list[str]:
 
 
 def _markdown_label(row: Row) -> str:
-    return (
-        f"**{row.label}**"
-        if row.kind == "baseline"
-        else f"*{row.label}*"
-        if row.kind == "control"
-        else row.label
-    )
+    return f"**{row.label}**" if row.kind == "baseline" else f"*{row.label}*" if row.kind == "control" else row.label
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -186,10 +186,7 @@ def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, st
     figure.draw_without_rendering()
     point = figure.dpi / 72
     marks = [line.get_xydata()[0] for line in axes.get_lines() if len(line.get_xydata()) == 1]
-    taken = [
-        (x - 6 * point, x + 6 * point, y - 6 * point, y + 6 * point)
-        for x, y in axes.transData.transform(marks)
-    ]
+    taken = [(x - 6 * point, x + 6 * point, y - 6 * point, y + 6 * point) for x, y in axes.transData.transform(marks)]
     for label, x, y, color in labels:
         pixel_x, pixel_y = axes.transData.transform((x, y))
         width, height = len(label) * 5.6 * point, 12 * point
@@ -198,9 +195,7 @@ def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, st
             left = pixel_x + 6 * point if side > 0 else pixel_x - 6 * point - width
             bottom = pixel_y + 3 * point if up > 0 else pixel_y - 3 * point - height
             boxes[side, up] = (left, left + width, bottom, bottom + height)
-        (side, up), box = min(
-            boxes.items(), key=lambda corner: sum(_overlap(corner[1], other) for other in taken)
-        )
+        (side, up), box = min(boxes.items(), key=lambda corner: sum(_overlap(corner[1], other) for other in taken))
         taken.append(box)
         axes.annotate(
             label, (x, y), (6 * side, 3 * up), textcoords="offset points", color=color, size=9.5,
@@ -257,19 +252,13 @@ def _forgetting(results: Mapping) -> Plot | None:
     """What is left of the abilities of the base: side tasks, and the old notation where there is one."""
     available = set(score_keys(results["runs"]))
     keys = [key for key in ("side_tasks", "old_pass@1") if key in available]
-    methods = [
-        method
-        for method in methods_of(results)
-        if any(runs_of(results, method, s) for s in stages_of(results))
-    ]
+    methods = [method for method in methods_of(results) if any(runs_of(results, method, s) for s in stages_of(results))]
     if not keys:
         return None
     figure = Figure(figsize=(7.4, 0.9 + 0.42 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
     styles = _styles(results)
-    shifts = (
-        {"sft": -0.19, "rl": 0.19} if len(stages_of(results)) == 2 else dict.fromkeys(stages_of(results), 0)
-    )
+    shifts = {"sft": -0.19, "rl": 0.19} if len(stages_of(results)) == 2 else dict.fromkeys(stages_of(results), 0)
     for axes, key in zip(panels, keys, strict=True):
         for row, method in enumerate(methods):
             for stage, shift in shifts.items():

@@ -64,9 +64,7 @@ def readings(results: Mapping) -> list[Reading]:
         _collapse(results),
         _narrowing(results),
         _after_rl(results, "pass@1", "rl-accuracy", "Keeping answers in SFT pays in accuracy after RL"),
-        _after_rl(
-            results, _largest_pass(results), "rl-coverage", "Keeping answers in SFT pays in coverage after RL"
-        ),
+        _after_rl(results, _largest_pass(results), "rl-coverage", "Keeping answers in SFT pays in coverage after RL"),
         _forgetting(results),
         _best_of_n(results),
     ]
@@ -111,9 +109,7 @@ def _narrowing(results: Mapping) -> Reading | None:
         f"distinct correct answers {_change(key, change)}."
     )
     plain = f"after SFT, in pass@1 {_sides(results, {'dft': gain})}; in distinct correct answers "
-    plain += (
-        f"{_sides(results, {'dft': change})}{_sides_of_control(results, ['dft'], 'base_sharp', stage, key)}."
-    )
+    plain += f"{_sides(results, {'dft': change})}{_sides_of_control(results, ['dft'], 'base_sharp', stage, key)}."
     control = _control(results, ["dft"], "base_sharp", stage, key)
     verdict = _verdict([gain.sign(), -change.sign()])
     title = "DFT raises accuracy and narrows"
@@ -212,9 +208,7 @@ def _right_samples(results: Mapping, method: str, stage: str) -> str:
     counts = [evaluation.get("per_prompt", {}).get("num_correct") for evaluation in evaluations]
     if not all(counts):
         return ""
-    total = sum(
-        len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations, strict=True)
-    )
+    total = sum(len(own) * evaluation["num_samples"] for own, evaluation in zip(counts, evaluations, strict=True))
     return f"{sum(map(sum, counts)):,} of {total:,} samples right, "
 
 
@@ -241,9 +235,7 @@ def _basis(estimates: Iterable[Estimate | Efficiency | None]) -> str:
     return f"{span} seeds; 95 % intervals over {'seeds, else over prompts' if over_prompts else 'seeds'}.{caution}"
 
 
-def _differences(
-    results: Mapping, methods, stage: str, key: str, baseline: str = BASELINE
-) -> dict[str, Estimate]:
+def _differences(results: Mapping, methods, stage: str, key: str, baseline: str = BASELINE) -> dict[str, Estimate]:
     found = {method: difference(results, method, stage, key, baseline) for method in methods}
     return {method: change for method, change in found.items() if change}
 
@@ -287,9 +279,7 @@ def _grouped(results: Mapping, signs: Mapping[str, int], words: Mapping[int, str
 
 def _list(results: Mapping, key: str, changes: Mapping[str, Estimate]) -> str:
     """`SED +0.37 [+0.30, +0.44] and GEM +0.58 [+0.54, +0.62]`."""
-    return _join(
-        [f"{short_label_of(results, method)} {_change(key, change)}" for method, change in changes.items()]
-    )
+    return _join([f"{short_label_of(results, method)} {_change(key, change)}" for method, change in changes.items()])
 
 
 def _names(results: Mapping, methods) -> str:

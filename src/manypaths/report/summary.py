@@ -83,9 +83,7 @@ def summarize(results: Mapping) -> dict:
         for stage in stages_of(results):
             keys = score_keys(runs_of(results, method, stage).values())
             means = {key: estimate(results, method, stage, key) for key in keys}
-            pairs = (
-                {key: difference(results, method, stage, key) for key in keys} if method != BASELINE else {}
-            )
+            pairs = {key: difference(results, method, stage, key) for key in keys} if method != BASELINE else {}
             _store(
                 summary["scores"],
                 method,
@@ -112,18 +110,14 @@ def check_runs(results: Mapping) -> None:
     for run in results["runs"]:
         key = (run["method"], run["stage"], run["seed"])
         if key in seen:
-            raise ValueError(
-                f"results hold two runs for method {key[0]!r}, stage {key[1]!r}, seed {key[2]}: keep one."
-            )
+            raise ValueError(f"results hold two runs for method {key[0]!r}, stage {key[1]!r}, seed {key[2]}: keep one.")
         seen.add(key)
 
 
 def methods_of(results: Mapping) -> list[str]:
     """Methods in reading order: the known rows first, then others as they were run."""
     present = list(dict.fromkeys(run["method"] for run in results["runs"]))
-    return sorted(
-        present, key=lambda method: ROW_ORDER.index(method) if method in ROW_ORDER else len(ROW_ORDER)
-    )
+    return sorted(present, key=lambda method: ROW_ORDER.index(method) if method in ROW_ORDER else len(ROW_ORDER))
 
 
 def stages_of(results: Mapping) -> list[str]:
@@ -198,9 +192,7 @@ def estimate(results: Mapping, method: str, stage: str, key: str) -> Estimate | 
     return Estimate(mean, mean - half, mean + half, len(runs), "prompts")
 
 
-def difference(
-    results: Mapping, method: str, stage: str, key: str, baseline: str = BASELINE
-) -> Estimate | None:
+def difference(results: Mapping, method: str, stage: str, key: str, baseline: str = BASELINE) -> Estimate | None:
     """Method minus baseline on the same seeds; with one seed on the same prompts; None without a common seed."""
     pairs = [
         (own, other)
@@ -210,9 +202,7 @@ def difference(
     if not pairs:
         return None
     if len(pairs) >= 2:
-        found = paired_interval(
-            [score_value(own, key) for own, _ in pairs], [score_value(b, key) for _, b in pairs]
-        )
+        found = paired_interval([score_value(own, key) for own, _ in pairs], [score_value(b, key) for _, b in pairs])
         return Estimate(found.value, found.low, found.high, len(pairs), "seeds")
     return _difference_over_prompts(*pairs[0], key)
 
@@ -231,9 +221,7 @@ def efficiency(results: Mapping, method: str, stage: str, baseline: str = BASELI
     if len(reached) < len(shares):
         return Efficiency(n, None, None, None, len(reached) / len(shares), len(shares), None)
     logs = mean_interval([math.log(share) for share in shares])
-    return Efficiency(
-        n, math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), 1.0, len(shares), "seeds"
-    )
+    return Efficiency(n, math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), 1.0, len(shares), "seeds")
 
 
 def _store(target: dict, method: str, stage: str, values: dict) -> None:
@@ -246,9 +234,7 @@ def _plain(found: Estimate) -> dict:
     return {"mean": plain.pop("value"), **plain}
 
 
-def _paired_runs(
-    results: Mapping, own: tuple[str, str], other: tuple[str, str]
-) -> list[tuple[Mapping, Mapping]]:
+def _paired_runs(results: Mapping, own: tuple[str, str], other: tuple[str, str]) -> list[tuple[Mapping, Mapping]]:
     """Runs of the same seed; a lone untrained run stands for every seed of its partner."""
     own_runs, other_runs = runs_of(results, *own), runs_of(results, *other)
     if is_untrained(*own) and len(own_runs) == 1:
@@ -260,10 +246,7 @@ def _paired_runs(
 
 def _same_prompts(runs: Sequence[Mapping]) -> bool:
     """True when all runs were scored on the same prompts."""
-    return (
-        len({(run["evaluation"].get("prompt_hash"), run["evaluation"].get("num_prompts")) for run in runs})
-        == 1
-    )
+    return len({(run["evaluation"].get("prompt_hash"), run["evaluation"].get("num_prompts")) for run in runs}) == 1
 
 
 def _half_width_over_prompts(runs: Sequence[Mapping], key: str) -> float | None:
@@ -317,13 +300,9 @@ def _pass_table(run: Mapping) -> np.ndarray:
 def _efficiency_over_prompts(own: np.ndarray, other: np.ndarray, n: int, share: float | None) -> Efficiency:
     """Percentile limits from prompts drawn with replacement, the same draws for both models."""
     prompts = len(own)
-    weights = (
-        np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), NUM_RESAMPLES) / prompts
-    )
+    weights = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), NUM_RESAMPLES) / prompts
     curves, targets = weights @ own, weights @ other[:, -1]
-    found = [
-        match_share(curve, target, n) for curve, target in zip(curves.tolist(), targets.tolist(), strict=True)
-    ]
+    found = [match_share(curve, target, n) for curve, target in zip(curves.tolist(), targets.tolist(), strict=True)]
     ranked = sorted(math.inf if one is None else one for one in found)
     low, high = ranked[int(0.025 * NUM_RESAMPLES)], ranked[int(0.975 * NUM_RESAMPLES) - 1]
     reached = sum(one is not None for one in found) / NUM_RESAMPLES

@@ -68,9 +68,7 @@ def score_table(results: Mapping, stage: str) -> Table:
     """Every method's scores at one stage with 95 % intervals."""
     columns = columns_of(results)
     methods = [method for method in methods_of(results) if runs_of(results, method, stage)]
-    found = {
-        method: [estimate(results, method, stage, column.key) for column in columns] for method in methods
-    }
+    found = {method: [estimate(results, method, stage, column.key) for column in columns] for method in methods}
     marks = _marks([one for row in found.values() for one in row])
     rows = [
         _row(
@@ -105,9 +103,7 @@ def difference_table(results: Mapping, stage: str) -> Table | None:
         rows.append(_row(results, method, stage, cells + ([_share_cell(shares[method], marks)] if n else [])))
     headings = [(column.label, column.meaning) for column in columns]
     if n:
-        headings.append(
-            (f"k*/{n}", f"share of the {n} samples that suffices for CE's pass@{n}; below 1 = fewer")
-        )
+        headings.append((f"k*/{n}", f"share of the {n} samples that suffices for CE's pass@{n}; below 1 = fewer"))
     note = f"{_marks_note(marks)} {DIFFERENCE_NOTE}"
     return Table(f"Differences to {label_of(results, BASELINE)} {STAGES[stage]}", headings, rows, note)
 
@@ -135,9 +131,7 @@ def conditions(results: Mapping) -> str:
 def method_notes(results: Mapping) -> list[tuple[str, str]]:
     """(label, what it is) of the rows we know; a user's own objectives explain themselves."""
     return [
-        (label_of(results, method), METHOD_NOTES[method])
-        for method in methods_of(results)
-        if method in METHOD_NOTES
+        (label_of(results, method), METHOD_NOTES[method]) for method in methods_of(results) if method in METHOD_NOTES
     ]
 
 
@@ -147,13 +141,8 @@ def facts(results: Mapping) -> list[tuple[str, str]]:
     found = [("created", str(results.get("created", "unknown")))]
     found.append(("training time", f"{seconds / 60:.1f} min, summed over {len(results['runs'])} runs"))
     hashes = {run["evaluation"].get("prompt_hash") for run in results["runs"]}
-    found.append(
-        ("test prompts (hash)", ", ".join(sorted(str(one)[:12] for one in hashes if one)) or "not recorded")
-    )
-    found += [
-        (f"left out: {one['label']}, seed {one['seed']}", one["reason"])
-        for one in results.get("left_out", [])
-    ]
+    found.append(("test prompts (hash)", ", ".join(sorted(str(one)[:12] for one in hashes if one)) or "not recorded"))
+    found += [(f"left out: {one['label']}, seed {one['seed']}", one["reason"]) for one in results.get("left_out", [])]
     for section in ("hardware", "settings", "versions"):
         found += _flat(section, results.get(section))
     return found
@@ -205,11 +194,7 @@ def _share_cell(share: Efficiency | None, marks: Mapping[str, str]) -> Cell:
     if share is None:
         return Cell("")
     if share.value is None:
-        seeds = (
-            f" {round((1 - share.reached) * share.num_seeds)}/{share.num_seeds}"
-            if share.num_seeds > 1
-            else ""
-        )
+        seeds = f" {round((1 - share.reached) * share.num_seeds)}/{share.num_seeds}" if share.num_seeds > 1 else ""
         return Cell(f"not reached{seeds}")
     if share.low is None:
         return Cell(f"{share.value:.2f}")

@@ -31,14 +31,8 @@ def print_table(results: Mapping, console: Console | None = None) -> None:
     check_runs(results)
     console = console or Console()
     stages = stages_of(results)
-    steps = (
-        f"before RL {ARROW} after RL"
-        if len(stages) == 2
-        else {"sft": "after SFT", "rl": "after RL"}[stages[0]]
-    )
-    table = Table(
-        title=f"{results['world']}: {steps}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left"
-    )
+    steps = f"before RL {ARROW} after RL" if len(stages) == 2 else {"sft": "after SFT", "rl": "after RL"}[stages[0]]
+    table = Table(title=f"{results['world']}: {steps}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     table.add_column("", no_wrap=True)
     columns = _columns(results)
     for column in columns:

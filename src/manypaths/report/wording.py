@@ -47,9 +47,7 @@ class Score:
 
 _FIXED_SCORES = (
     Score("greedy", "greedy", 100, 1, "% of prompts solved by always taking the likeliest token"),
-    Score(
-        "distinct_correct", "distinct correct", 1, 2, "different right answers among the samples of a prompt"
-    ),
+    Score("distinct_correct", "distinct correct", 1, 2, "different right answers among the samples of a prompt"),
     Score("self_bleu", "Self-BLEU", 1, 1, "overlap between samples of one prompt; 100 = all the same"),
     Score("entropy", "entropy", 1, 3, "mean uncertainty per generated token, nats"),
     Score("kl_to_base", "KL to base", 1, 3, "drift from the starting model per token, nats"),

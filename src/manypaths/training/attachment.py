@@ -55,6 +55,7 @@ def attach(
     def forward(*args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
         if labels is None:
             return original(*args, **kwargs)
+        kwargs["return_dict"] = True
         target = None
         if reference_hook is not None:
             target = hidden_states_of(reference_hook, lambda: reference_hook.model(*args, **kwargs))

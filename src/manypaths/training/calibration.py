@@ -31,6 +31,7 @@ class Calibration:
         )
 
     def save(self, folder: str | Path) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod

@@ -274,9 +274,7 @@ def messages_problem(messages: list[Any], keys: tuple[str, str]) -> str | None:
     return None
 
 
-def to_chat(
-    dataset: Dataset, found: Format, system_prompt: str | None, chat: bool, source: str | Path
-) -> Dataset:
+def to_chat(dataset: Dataset, found: Format, system_prompt: str | None, chat: bool, source: str | Path) -> Dataset:
     """Plain prompts and completions as messages (when `chat`), each conversation led by the system prompt."""
     first = found[0]
     plain = isinstance(dataset[0][first], str)
@@ -303,9 +301,7 @@ def to_chat(
 def split_last_answer(dataset: Dataset, found: Format, source: str | Path) -> Dataset:
     """`messages` as `prompt` (all but the last) and `completion` (the assistant's last message)."""
     if found != ("messages",):
-        raise ValueError(
-            f"--dataset_format last_answer splits messages, and {source} has {' + '.join(found)}."
-        )
+        raise ValueError(f"--dataset_format last_answer splits messages, and {source} has {' + '.join(found)}.")
 
     def split(row: dict[str, Any], index: int) -> dict[str, Any]:
         *before, last = row["messages"]

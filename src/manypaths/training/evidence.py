@@ -26,16 +26,12 @@ def prepared_batches(
     from .sft import SFTConfig, SFTTrainer
 
     with tempfile.TemporaryDirectory() as folder:  # trainers insist on an output folder
-        config = SFTConfig(
-            folder, report_to="none", use_cpu=model.device.type == "cpu", bf16=False, **settings
-        )
+        config = SFTConfig(folder, report_to="none", use_cpu=model.device.type == "cpu", bf16=False, **settings)
         trainer = SFTTrainer(model, config, train_dataset=dataset, processing_class=tokenizer)
     check_trained_tokens(trainer.train_dataset)
     columns = {"input_ids", "labels", "seq_lengths", "position_ids"}
     rows = [{name: row[name] for name in columns & row.keys()} for row in trainer.train_dataset]
-    return [
-        trainer.data_collator(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)
-    ]
+    return [trainer.data_collator(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)]
 
 
 def row_statistics(
@@ -55,11 +51,7 @@ def row_statistics(
         inputs = {name: values.to(model.device) for name, values in batch.items()}
         labels = inputs.pop("labels")
         call = partial(model, **inputs, use_cache=False)
-        other = (
-            None
-            if reference is None
-            else hidden_states_of(hooks[1], partial(reference, **inputs, use_cache=False))
-        )
+        other = None if reference is None else hidden_states_of(hooks[1], partial(reference, **inputs, use_cache=False))
         score = partial(statistics_of, labels=labels, want=want, reference=other)
         with torch.no_grad():
             statistics, valid = hooks[0](call, score).result

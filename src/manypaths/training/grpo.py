@@ -25,17 +25,13 @@ class GRPOConfig(trl.GRPOConfig):
 
     preflight_prompts: int = field(
         default=8,
-        metadata={
-            "help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."
-        },
+        metadata={"help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.preflight_prompts < 0:
-            raise ValueError(
-                f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}."
-            )
+            raise ValueError(f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}.")
 
 
 @dataclass(frozen=True)
@@ -158,9 +154,7 @@ def grade(
     A reward of None counts as 0.
     """
     flat = [(row, one) for row, group in zip(rows, groups, strict=True) for one in group]
-    columns = {
-        name: [row[name] for row, _ in flat] for name in rows[0] if name not in ("prompt", "completion")
-    }
+    columns = {name: [row[name] for row, _ in flat] for name in rows[0] if name not in ("prompt", "completion")}
     arguments = {
         **columns,
         "prompts": [row["prompt"] for row, _ in flat],

@@ -6,7 +6,6 @@ its config, and checked at every call.
 """
 
 import contextlib
-import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -62,7 +61,9 @@ def fit_transform(probe: Tensor) -> Transform:
     """
     values = probe.double().tolist()
     logit_scale = values[0] / PROBE[0]
-    growth = values[1] / values[0] / (PROBE[1] / PROBE[0]) if values[0] else math.nan
+    if not logit_scale:
+        raise ValueError("This model's logits do not depend on its output head, so there is nothing to train.")
+    growth = values[1] / values[0] / (PROBE[1] / PROBE[0])
     softcap = None if abs(growth - 1) < 1e-3 else abs(values[1])
     fitted = Transform(softcap, logit_scale)
     for given, seen in zip(PROBE, values, strict=True):

@@ -30,8 +30,6 @@ def sums(objective: Objective, statistics: dict[str, Tensor]) -> dict[str, Tenso
         "gate": gate.sum(),
         "gate_squared": gate.square().sum(),
         "kept": (gate != 0).sum(),
-        "entropy": statistics["entropy"].sum(),
-        "top1": statistics["is_top1"].sum(),
     }
     if "topk_mass" in statistics and "threshold" in objective.hyperparameters:
         totals["masked"] = (statistics["topk_mass"] < objective.hyperparameters["threshold"]).sum()

@@ -75,6 +75,13 @@ def token_losses(
             f"Objective {objective.name!r} returned {list(packed.shape)} for {list(statistics['logprob'].shape)} tokens; "
             "it must return one loss per token and leave the reduction to the trainer."
         )
+    bad = ~torch.isfinite(packed.detach())
+    if bad.any():
+        token = int(bad.nonzero()[0])
+        raise ValueError(
+            f"Objective {objective.name!r} gave {float(packed[token])} at trained token {token} of {len(packed)}, where "
+            f"logprob is {float(statistics['logprob'][token]):.4g}; check its formula and hyper-parameters there."
+        )
     losses = packed.new_zeros(valid.shape).masked_scatter(valid, packed)
     return TokenLosses(losses, statistics, valid)
 

@@ -12,8 +12,6 @@ from ..options import DataArguments, RewardArguments
 from .data import (
     PROMPT_FORMATS,
     SFT_FORMATS,
-    check_tokenizer_fits,
-    check_trained_tokens,
     load_training_data,
     one_line,
 )
@@ -58,13 +56,6 @@ def sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> SFTTraine
     prepared = prepare_sft(data, config, model)
     with nothing_left_on_failure(config.output_dir):
         trainer = sft_trainer(prepared, config, model)
-        tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-        check_tokenizer_fits(trainer.model, tokenizer)
-        seen = check_trained_tokens(trainer.train_dataset)
-        if seen["untrained_rows"]:
-            trainer.accelerator.print(
-                f"warning: {seen['untrained_rows']} of the first {seen['rows']} rows have no trained token."
-            )
         trainer.train(resume_from_checkpoint=prepared.resume)
     save(trainer, data)
     return trainer
@@ -120,9 +111,7 @@ def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model
     return trainer
 
 
-def prepare_grpo(
-    data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig
-) -> Prepared:
+def prepare_grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
@@ -131,9 +120,7 @@ def prepare_grpo(
         resolve_reward(name)
     fingerprint = run_fingerprint("grpo", data, config, model) | {"rewards": reward.reward_funcs}
     resume = resumed_from(config, fingerprint)
-    return Prepared(
-        fingerprint, resume, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
-    )
+    return Prepared(fingerprint, resume, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
 
 
 def end(trainer: Any) -> None:
@@ -144,9 +131,7 @@ def end(trainer: Any) -> None:
 
 def check_names(data: DataArguments, model: ModelConfig) -> None:
     if data.dataset_name is None:
-        raise ValueError(
-            "--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id."
-        )
+        raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     name = model.model_name_or_path
     if name is None:
         raise ValueError("--model_name_or_path is missing: a model folder or hub id.")
@@ -170,9 +155,7 @@ def run_fingerprint(stage: str, data: DataArguments, config: Any, model: ModelCo
     """What makes two runs different runs: model, data, objective and the settings that shape the result."""
     name = model.model_name_or_path
     settings = {key: getattr(config, key) for key in FINGERPRINT if hasattr(config, key)}
-    adapter = {
-        key: value for key, value in vars(model).items() if key.startswith(("lora_", "use_", "load_in_"))
-    }
+    adapter = {key: value for key, value in vars(model).items() if key.startswith(("lora_", "use_", "load_in_"))}
     return {
         "stage": stage,
         "model": str(Path(name).resolve()) if Path(name).is_dir() else name,
@@ -216,9 +199,7 @@ def load_data(data: DataArguments, config: Any, **how: Any) -> tuple[Dataset, Da
     train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
     wanted = str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
     if data.eval_dataset_name is not None and not wanted:
-        raise ValueError(
-            "eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps."
-        )
+        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
     if not wanted:
         return train, None
     if data.eval_dataset_name is None:
@@ -232,9 +213,7 @@ def column_map(columns: dict[str, str] | str | None) -> dict[str, str] | None:
         try:
             columns = json.loads(columns)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f'dataset_columns is not JSON: {error}. Example: \'{{"prompt": "question"}}\'.'
-            ) from error
+            raise ValueError(f'dataset_columns is not JSON: {error}. Example: \'{{"prompt": "question"}}\'.') from error
     if not isinstance(columns or {}, dict):
         raise ValueError(f"dataset_columns must map accepted names to columns, got {columns!r}.")
     return columns

@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import trl
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
-from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ..engine import Projection
@@ -25,10 +25,12 @@ from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
+from .data import check_tokenizer_fits, check_trained_tokens
 from .lm_head import HeadHook
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import statistics_of, token_losses
 from .reference_model import reference_of
+from .run_folder import nothing_left_on_failure
 
 
 @dataclass
@@ -58,6 +60,8 @@ class SFTConfig(trl.SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.bf16 is None and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # TRL's default, True, stops every machine without such a GPU
         super().__post_init__()
         if isinstance(self.objective_kwargs, str):
             try:
@@ -71,7 +75,9 @@ class SFTConfig(trl.SFTConfig):
             raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
         resolve(self.objective, **(self.objective_kwargs or {}))
         if self.loss_type != "nll":
-            raise ValueError(f"loss_type={self.loss_type!r} would replace the objective; use objective={self.loss_type!r}.")
+            raise ValueError(
+                f"loss_type={self.loss_type!r} would replace the objective; use objective={self.loss_type!r}."
+            )
         if self.label_smoothing_factor > 0:
             raise ValueError("label_smoothing_factor would replace the objective; use objective='label_smoothing'.")
 
@@ -83,7 +89,7 @@ class SFTTrainer(trl.SFTTrainer):
         ValueError: at construction, for every combination that would not train what was asked.
     """
 
-    _tag_names = ["trl", "sft", "manypaths"]
+    _tag_names: ClassVar[list[str]] = ["trl", "sft", "manypaths"]
 
     def __init__(self, model: str | nn.Module, args: SFTConfig | None = None, **kwargs: Any) -> None:
         args = SFTConfig("manypaths-sft") if args is None else args
@@ -92,14 +98,25 @@ class SFTTrainer(trl.SFTTrainer):
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would replace the objective; write it as objective='module:function'.")
         objective = resolve(args.objective, **(args.objective_kwargs or {}))
-        super().__init__(model, args, **kwargs)
-        self.objective = objective
-        self.calibration: Calibration | None = None
-        check_head(self.model, objective)
-        refuse_unsupported(self.accelerator, objective.needs_reference)
-        self._hook = HeadHook(self.model)
-        self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
-        self.add_callback(SaveCalibration(self))
+        with nothing_left_on_failure(args.output_dir):
+            super().__init__(model, args, **kwargs)
+            self.objective = objective
+            self.calibration: Calibration | None = None
+            check_head(self.model, objective)
+            check_tokenizer_fits(self.model, self._tokenizer)
+            self._check_trained_tokens()
+            refuse_unsupported(self.accelerator, objective.needs_reference)
+            self._hook = HeadHook(self.model)
+            self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
+
+    def _check_trained_tokens(self) -> None:
+        if "labels" not in (self.train_dataset.column_names or ()):
+            return  # streamed, or labelled by the collator
+        seen = check_trained_tokens(self.train_dataset)
+        if seen["untrained_rows"]:
+            self.accelerator.print(
+                f"warning: {seen['untrained_rows']} of the first {seen['rows']} rows have no trained token."
+            )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         checkpoint = resume_from_checkpoint
@@ -113,9 +130,20 @@ class SFTTrainer(trl.SFTTrainer):
         )
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The calibrated threshold goes where the weights go: no trained model is ever calibrated again."""
+        super().save_model(output_dir, _internal_call)
+        if self.calibration is not None and self.args.should_save:
+            self.calibration.save(output_dir or self.args.output_dir)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.objective.missing:
-            self._calibrate(model)
+            stored = None if self.is_in_train else Calibration.load(self.model.name_or_path)
+            if stored is None:
+                self._calibrate(model)
+            else:
+                self._adopt(stored)
+                self.accelerator.print(f"{stored} (stored with the model)")
         return super().compute_loss(partial(self._call, model), inputs, return_outputs, num_items_in_batch)
 
     def _call(self, model: nn.Module, *, fused_lm_head: bool = False, **inputs: Any) -> Any:
@@ -164,13 +192,16 @@ class SFTTrainer(trl.SFTTrainer):
             for inputs in self._calibration_batches():
                 labels = inputs.pop("labels")
                 captured = self._hook(
-                    partial(model, **inputs), partial(read_statistic, labels=labels, name=statistic, parameters=parameters)
+                    partial(model, **inputs),
+                    partial(read_statistic, labels=labels, name=statistic, parameters=parameters),
                 )
                 values.append(captured.result.float().cpu())
         model.train(training)
         gathered = torch.cat(gather_object([torch.cat(values)]))
         self._adopt(calibrate(gathered, self.args.calibration_fraction, name, statistic, parameters.get("top_k")))
         self.accelerator.print(str(self.calibration))
+        if self.args.should_save:
+            self.calibration.save(self.args.output_dir)
         gap = abs(self.calibration.realised_fraction - self.calibration.requested_fraction)
         if gap > 0.05:
             self.accelerator.print(
@@ -197,21 +228,6 @@ class SFTTrainer(trl.SFTTrainer):
     def _adopt(self, calibration: Calibration) -> None:
         self.calibration = calibration
         self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
-
-
-class SaveCalibration(TrainerCallback):
-    """Puts the calibrated threshold into every checkpoint, so that a resumed run never calibrates a trained model."""
-
-    def __init__(self, trainer: SFTTrainer) -> None:
-        self.trainer = trainer
-
-    def on_save(self, args, state, control, **kwargs):
-        if self.trainer.calibration is not None and state.is_world_process_zero:
-            self.trainer.calibration.save(f"{args.output_dir}/checkpoint-{state.global_step}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.trainer.calibration is not None and state.is_world_process_zero:
-            self.trainer.calibration.save(args.output_dir)
 
 
 def read_statistic(policy: Projection, labels: Tensor, name: str, parameters: dict[str, Any]) -> Tensor:
