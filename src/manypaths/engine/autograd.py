@@ -1,6 +1,6 @@
 """The one autograd.Function: statistics forward in token chunks, gradients by recomputed vocabulary tiles.
 
-Saved: the inputs and up to seven scalars per row; never logits. One upstream vector arrives per
+Saved: the inputs and up to nine scalars per row; never logits. One upstream vector arrives per
 statistic, None where nobody used it. Gradients flow to the policy's hidden states, weight and bias only.
 """
 

@@ -27,12 +27,14 @@ MIN_TILE, MAX_TILE = 1024, 32768
 class Rows(NamedTuple):
     """What the backward needs of each row, all [T] in the statistics' dtype."""
 
-    logsumexp: Tensor  # log sum_i exp(z_i)
-    tempered_logsumexp: Tensor | None  # log sum_i exp(z_i / temperature)
+    largest: Tensor  # max_i z_i; sums are of exp(z - largest), kept apart since large logits would swallow their digits
+    log_total: Tensor  # log sum_i exp(z_i - largest)
+    tempered_log_total: Tensor | None  # log sum_i exp((z_i - largest) / temperature)
     label_logit: Tensor | None  # z_y
     entropy: Tensor | None
     sigmoid_mass: Tensor | None  # q.w
-    ref_logsumexp: Tensor | None
+    ref_largest: Tensor | None
+    ref_log_total: Tensor | None
     kl_policy_ref: Tensor | None
 
 
@@ -76,10 +78,10 @@ def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[s
     exps = torch.exp(z, out=work)
     total = exps.sum(-1)
     log_total = total.log()
-    out["logsumexp"] = largest + log_total
+    out["largest"], out["log_total"] = largest, log_total
     out["logprob"] = centred_y - log_total
     if top_k is not None:
-        topk_logp = topk - out["logsumexp"][:, None]
+        topk_logp = topk - largest[:, None] - log_total[:, None]
         out["topk_mass"] = topk_logp.exp().sum(-1)
         topk_logp = topk_logp.log_softmax(-1)
         out["topk_entropy"] = -(topk_logp.exp() * topk_logp).sum(-1)
@@ -92,8 +94,8 @@ def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[s
         z_ref.sub_(ref_largest[:, None])
         ref_exps = torch.exp(z_ref, out=other)
         ref_total = ref_exps.sum(-1)
-        out["ref_logsumexp"] = ref_largest + ref_total.log()
-        shift = log_total - ref_total.log()
+        out["ref_largest"], out["ref_log_total"] = ref_largest, ref_total.log()
+        shift = log_total - out["ref_log_total"]
         gap = torch.sub(z, z_ref, out=z_ref)  # log p - log r + shift: accurate where p is close to r
         ref_gap = ref_exps.mul_(gap).sum(-1) / ref_total
         out["kl_policy_ref"] = (torch.mul(exps, gap, out=other).sum(-1) / total - shift).clamp_(min=0)
@@ -101,7 +103,7 @@ def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[s
     if temperature is not None:
         q = torch.mul(z, 1 / temperature, out=work).exp_()
         q_total = q.sum(-1)
-        out["tempered_logsumexp"] = largest / temperature + q_total.log()
+        out["tempered_log_total"] = q_total.log()
         if "tempered_logprob" in want:
             out["tempered_logprob"] = torch.mul(q, z, out=other).sum(-1) / q_total - log_total
         if "sigmoid_tempered_logprob" in want or "sigmoid_tempered_mass" in want:
@@ -154,12 +156,14 @@ def forward(
             ).items():
                 out.setdefault(name, torch.empty(T, dtype=dtype, device=device))[where] = value
     rows = Rows(
-        out["logsumexp"],
-        out.get("tempered_logsumexp"),
+        out["largest"],
+        out["log_total"],
+        out.get("tempered_log_total"),
         out["label_logit"],
         out.get("entropy"),
         out.get("sigmoid_tempered_mass"),
-        out.get("ref_logsumexp"),
+        out.get("ref_largest"),
+        out.get("ref_log_total"),
         out.get("kl_policy_ref"),
     )
     return {name: out[name] for name in want}, rows
@@ -174,53 +178,63 @@ def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], 
     """d(sum of upstream * statistic) / dz for one tile of final logits z [T, N]; overwrites z.
 
     p (a + b log p - g log r) + t q + s q w + m / V - k r + e_y l, with row scalars from the upstream
-    gradients: l logprob, m mean_logprob, h entropy, t tempered, s sigmoid-tempered, g KL(p||r), k KL(r||p).
+    gradients: l logprob, m mean_logprob, h entropy, t tempered, s sigmoid-tempered, g KL(p||r), k KL(r||p);
+    b = g - h.
     """
     get = grads.get
     entropy, kl = get("entropy"), get("kl_policy_ref")
     sigmoid, tempered = get("sigmoid_tempered_logprob"), get("tempered_logprob")
-    inside = (labels >= offset) & (labels < offset + z.shape[1])
-    a = torch.zeros_like(rows.logsumexp)
-    for name in ("logprob", "mean_logprob", "tempered_logprob"):
-        a = a - grads[name] if name in grads else a
-    if sigmoid is not None:
-        a = a - sigmoid * rows.sigmoid_mass
-    if "kl_ref_policy" in grads:
-        a = a + grads["kl_ref_policy"]
-    if entropy is not None:
-        a = a - entropy * rows.entropy
-    if kl is not None:
-        a = a - kl * rows.kl_policy_ref
-
+    z.sub_(column(rows.largest))
+    extra = None
     if tempered is not None or sigmoid is not None:
-        q = torch.mul(z, 1 / temperature).sub_(column(rows.tempered_logsumexp)).exp_()
+        q = torch.mul(z, 1 / temperature).sub_(column(rows.tempered_log_total)).exp_()
         if sigmoid is None:
             extra = q.mul_(column(tempered))
         else:
-            weights = torch.sub(z, column(rows.label_logit)).mul_(GEM_SIGMOID_SLOPE).sigmoid_().mul_(column(sigmoid))
+            centred_y = rows.label_logit - rows.largest
+            weights = torch.sub(z, column(centred_y)).mul_(GEM_SIGMOID_SLOPE).sigmoid_().mul_(column(sigmoid))
             extra = q.mul_(weights if tempered is None else weights.add_(column(tempered)))
-    else:
-        extra = None
-    logp = z.sub_(column(rows.logsumexp))
-    p = torch.exp(logp, out=work)
+    a = row_factor(rows, grads)
     if entropy is None and kl is None:
-        d = p.mul_(column(a))
+        d = torch.exp(z, out=work).mul_(column(a * (-rows.log_total).exp()))
     else:
+        logp = z.sub_(column(rows.log_total))
+        p = torch.exp(logp, out=work)
         slope = (0 if kl is None else kl) - (0 if entropy is None else entropy)
         inner = logp.mul_(column(slope)).add_(column(a))
         if kl is not None:
-            inner.addcmul_(z_ref - column(rows.ref_logsumexp), column(kl), value=-1)
+            logr = z_ref.sub_(column(rows.ref_largest)).sub_(column(rows.ref_log_total))
+            inner.addcmul_(logr, column(kl), value=-1)
         d = p.mul_(inner)
     if "kl_ref_policy" in grads:
-        d.addcmul_(z_ref.sub_(column(rows.ref_logsumexp)).exp_(), column(grads["kl_ref_policy"]), value=-1)
+        if kl is None:
+            z_ref.sub_(column(rows.ref_largest)).sub_(column(rows.ref_log_total))
+        d.addcmul_(z_ref.exp_(), column(grads["kl_ref_policy"]), value=-1)
     if extra is not None:
         d.add_(extra)
     if "mean_logprob" in grads:
         d.add_(column(grads["mean_logprob"] / V))
     if "logprob" in grads:
-        index = inside.nonzero()[:, 0]
+        index = ((labels >= offset) & (labels < offset + z.shape[1])).nonzero()[:, 0]
         d[index, labels[index] - offset] += grads["logprob"][index]
     return d
+
+
+def row_factor(rows: Rows, grads: dict[str, Tensor]) -> Tensor:
+    """The part of d / dz that multiplies p alone: `a` of `d_logits_tile`, [T]."""
+    a = torch.zeros_like(rows.largest)
+    for name in ("logprob", "mean_logprob", "tempered_logprob"):
+        if name in grads:
+            a = a - grads[name]
+    if "sigmoid_tempered_logprob" in grads:
+        a = a - grads["sigmoid_tempered_logprob"] * rows.sigmoid_mass
+    if "kl_ref_policy" in grads:
+        a = a + grads["kl_ref_policy"]
+    if "entropy" in grads:
+        a = a - grads["entropy"] * rows.entropy
+    if "kl_policy_ref" in grads:
+        a = a - grads["kl_policy_ref"] * rows.kl_policy_ref
+    return a
 
 
 def low_precision_product(a: Tensor, b: Tensor) -> Tensor:
