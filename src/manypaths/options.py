@@ -19,7 +19,7 @@ class QuickstartArguments:
     objectives: str | None = helped(None, "Names separated by commas; the seed papers' objectives if not given.")
     seeds: int = helped(1, "Repetitions per objective; intervals need at least 2.")
     seed: int = helped(0, "The first seed.")
-    rl_steps: int = helped(60, "GRPO steps after SFT; 0 for none.")
+    rl_steps: int = helped(100, "GRPO steps after SFT; 0 for none.")
     output_dir: str = helped("quickstart", "Where models, results and the report go; an interrupted run goes on there.")
     workers: int = helped(2, "Processes that work at the same time.")
 
