@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,29 @@ def test_files_and_functions_stay_small(path):
 def test_every_module_says_what_it_is(path):
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text)), f"{path.name} starts with no docstring."
+
+
+def names_of(config: type, beyond: type = object) -> list[str]:
+    inherited = {field.name for field in fields(beyond)} if is_dataclass(beyond) else set()
+    return [field.name for field in fields(config) if field.name not in inherited]
+
+
+def test_verbs_and_options():
+    """An option is a promise too. Before adding one: can an objective's hyper-parameter or TRL's option do it?"""
+    import trl
+
+    from manypaths import cli, options
+    from manypaths.training.grpo import GRPOConfig
+
+    assert list(cli.VERBS) == ["quickstart", "sft", "grpo", "eval", "objectives"]
+    assert names_of(manypaths.SFTConfig, trl.SFTConfig) == [
+        "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "reference",
+    ]  # fmt: skip
+    assert names_of(GRPOConfig, trl.GRPOConfig) == ["preflight_prompts"]
+    assert names_of(options.QuickstartArguments) == [
+        "world", "objectives", "seeds", "seed", "rl_steps", "output_dir", "workers",
+    ]  # fmt: skip
+    assert names_of(options.DataArguments) == [
+        "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset_name",
+        "dataset_columns", "dataset_format", "system_prompt",
+    ]  # fmt: skip

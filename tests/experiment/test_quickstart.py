@@ -1,6 +1,8 @@
 """The whole main job on a small budget: killed, continued, and compared with an undisturbed run."""
 
+import importlib
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -82,3 +84,18 @@ def test_every_comparison_has_its_controls():
     assert hot.temperature == pytest.approx(1 / 0.7, abs=1e-3) and hot.rl is None
     assert hot.model.key == runs[0].model.key
     assert len({run.model.key for run in runs if run.method == "base"}) == 1
+
+
+def test_an_edited_objective_is_not_answered_from_an_older_run(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def key(source):
+        (tmp_path / "edited.py").write_text(source)
+        sys.modules.pop("edited", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        (run,) = (run for run in plan("recall", chosen_methods(["edited:mine"]), [0], 0) if run.method == "edited:mine")
+        return run.model.key
+
+    first = "def mine(logprob):\n    return -logprob\n"
+    assert key(first) == key(first) != key("def mine(logprob):\n    return -2.000 * logprob\n")

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import inspect
 import json
 import platform
 import re
@@ -130,13 +131,13 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
     from ..playground.model import checkpoint_path
 
     environment = {name: version(name) for name in LIBRARIES}
-    weights = hashlib.sha256(checkpoint_path(world).read_bytes()).hexdigest()
+    weights = {"base": sha256(checkpoint_path(world).read_bytes())}
     runs = []
 
-    def stage(name: str, function: str, cost: float, after: tuple[Stage, ...] = (), **parameters: Any) -> Stage:
-        return Stage(
-            name, f"manypaths.experiment.work:{function}", {"world": world, **parameters}, after, cost, environment
-        )
+    def stage(name, function, cost, after=(), matters=None, **parameters) -> Stage:
+        """`matters` goes into the key beside the library versions: what a result depends on that is no parameter."""
+        function = f"manypaths.experiment.work:{function}"
+        return Stage(name, function, {"world": world, **parameters}, after, cost, environment | (matters or {}))
 
     def add(key, label, seed, model, temperature=1.0, objective=None, objective_kwargs=None, epochs=0, with_rl=True):
         name = f"{key.replace(':', '.')}-{seed}"
@@ -159,7 +160,7 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
             model = stage(
                 f"{method.key.replace(':', '.')}-{seed}-sft", "fine_tuned", 0.3 * method.epochs, (), seed=seed,
                 objective=method.objective, objective_kwargs=method.objective_kwargs, epochs=method.epochs,
-                calibration_fraction=CALIBRATION_FRACTION, base_sha256=weights,
+                calibration_fraction=CALIBRATION_FRACTION, matters=weights | {"objective": source_of(method)},
             )  # fmt: skip
             run = add(
                 method.key, method.label, seed, model, 1.0, method.objective, method.objective_kwargs, method.epochs
@@ -168,11 +169,20 @@ def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> 
                 ce = run
         hot = f"CE, sampled at T={HOT:.2f}"
         add("ce_hot", hot, seed, ce.model, HOT, "nll", {}, SFT_EPOCHS, with_rl=False)
-        base = stage("base-model", "base", 1, base_sha256=weights)
+        base = stage("base-model", "base", 1, matters=weights)
         add("base", "no SFT", seed, base)
         sharp = stage(f"base_sharp-{seed}-model", "sharpened", 2, (ce.before,))
         add("base_sharp", "no SFT, sharpened to CE's pass@1", seed, sharp)
     return runs
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def source_of(method: Method) -> str:
+    """Hash of the objective's own code, so that an edited objective is not answered from an older run."""
+    return sha256(inspect.getsource(resolve(method.objective, **method.objective_kwargs).function).encode())
 
 
 def collect(runs: list[Run], settings: dict[str, Any], root: Path) -> dict[str, Any]:

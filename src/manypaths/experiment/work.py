@@ -39,8 +39,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def base(folder: Path, parents: Parents, *, world: str, base_sha256: str) -> dict[str, Any]:
-    """The world's base model, untrained. The hash of its weights is only there to be part of the stage's key."""
+def base(folder: Path, parents: Parents, *, world: str) -> dict[str, Any]:
+    """The world's base model, untrained."""
     load_base(world)[0].save_pretrained(folder)
     return {}
 
@@ -67,9 +67,8 @@ def fine_tuned(
     objective_kwargs: dict[str, Any],
     epochs: int,
     calibration_fraction: float,
-    base_sha256: str,
 ) -> dict[str, Any]:
-    """SFT of the world's base on its demonstrations. The hash of its weights is only part of the stage's key."""
+    """SFT of the world's base on its demonstrations."""
     from ..training.sft import SFTConfig, SFTTrainer
 
     quiet()
