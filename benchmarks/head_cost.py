@@ -176,7 +176,10 @@ def versions():
 
 
 def table(rows, unit):
-    lines = [f"| variant | dtype | {unit} | time / full-logits CE | peak MiB | memory / full-logits CE |", "|---|---|--:|--:|--:|--:|"]
+    lines = [
+        f"| variant | dtype | {unit} | time / full-logits CE | peak MiB | memory / full-logits CE |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
     for row in rows:
         lines.append(
             f"| {row['variant']} | {row['dtype']} | {row['seconds']:.2f} | {row['time_ratio']:.2f} "
@@ -208,7 +211,10 @@ def main():
         peaks = {
             name: float(
                 subprocess.run(
-                    [sys.executable, __file__, *shape, "--memory-of", name, dtype], check=True, capture_output=True, text=True
+                    [sys.executable, __file__, *shape, "--memory-of", name, dtype],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 ).stdout.split()[-1]
             )
             for name in VARIANTS

@@ -7,6 +7,7 @@ import pytest
 
 from conftest import tiny_llama
 from manypaths.cli import VERBS, main
+from manypaths.playground import load_base
 
 QUIET = [
     "--report_to",
@@ -255,9 +256,15 @@ def test_eval_in_a_world(start, capsys, monkeypatch):
         return {"scores": {"pass@1": {"value": 0.5, "low": 0.4, "high": 0.6}}}
 
     monkeypatch.setattr("manypaths.playground.evaluate", evaluate)
-    assert main(["eval", "--model", "start", "--world", "recall", "--num-prompts", "20", "--output_dir", "ev"]) == 0
+    load_base("recall")[0].save_pretrained("base")
+    assert main(["eval", "--model", "base", "--world", "recall", "--num-prompts", "20", "--output_dir", "ev"]) == 0
     assert (seen["world"], seen["num_prompts"], seen["num_samples"], seen["base"]) == ("recall", 20, 64, None)
     assert json.loads((start / "ev" / "results.json").read_text())["evaluation"]["scores"]["pass@1"]["value"] == 0.5
+
+
+def test_eval_in_a_world_refuses_a_foreign_model(start, capsys):
+    assert main(["eval", "--model", "start", "--world", "recall", "--output_dir", "ev"]) == 2
+    assert "is no model of the built-in worlds" in capsys.readouterr().err and not (start / "ev").exists()
 
 
 def test_quickstart_hands_its_options_over(monkeypatch):

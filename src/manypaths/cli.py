@@ -4,7 +4,6 @@ Heavy imports stay inside the verbs, so that help is immediate. A user's mistake
 ImportError) is one line on stderr and exit code 2; MANYPATHS_DEBUG=1 shows where it came from.
 """
 
-import difflib
 import os
 import sys
 import warnings
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .arguments import parse
+from .functions import did_you_mean
 from .options import DataArguments, EvalArguments, LaunchArguments, QuickstartArguments, RewardArguments
 
 
@@ -69,13 +69,16 @@ def objectives(argv: list[str]) -> None:
     parse([], argv, "manypaths objectives")
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from .objectives import describe
     from .objectives.registry import CALIBRATED
 
     table = Table(show_lines=True)
-    for heading in ("objective", "paper", "loss per token", "statistics", "hyper-parameters"):
+    table.add_column("objective", no_wrap=True)
+    for heading in ("paper", "loss per token", "statistics"):
         table.add_column(heading, overflow="fold")
+    table.add_column("hyper-parameters", no_wrap=True)
     for row in describe():
         notes = ["needs a reference model"] if row["needs_reference"] else []
         notes += [] if row["row_local"] else ["compares tokens of a batch"]
@@ -85,8 +88,8 @@ def objectives(argv: list[str]) -> None:
             hyperparameters.append(f"{name}={unset if value is None else value}")
         table.add_row(
             row["name"],
-            row["paper"],
-            row["formula"],
+            row["paper"].partition(" (")[0],
+            Text(row["formula"]),
             "\n".join([*row["statistics"], *(f"({note})" for note in notes)]),
             "\n".join(hyperparameters),
         )
@@ -120,11 +123,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for module:function
-    warnings.filterwarnings("ignore", message="`gradient_checkpointing` is deprecated")
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")
     try:
         verb_of(argv[0]).run(argv[1:])
     except KeyboardInterrupt:
-        print(f"manypaths {argv[0]}: stopped. The same command goes on from what is finished.", file=sys.stderr)
+        how = {"quickstart": " The same command goes on.", "eval": ""}.get(
+            argv[0], " --resume_from_checkpoint true goes on."
+        )
+        print(f"manypaths {argv[0]}: stopped.{how}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MANYPATHS_DEBUG") == "1":
@@ -145,9 +151,7 @@ def usage() -> str:
 
 def verb_of(name: str) -> Verb:
     if name not in VERBS:
-        near = difflib.get_close_matches(name, VERBS, n=2, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"there is no such verb. {hint}Verbs: {', '.join(VERBS)}.")
+        raise ValueError(f"there is no such verb. {did_you_mean(name, VERBS)}Verbs: {', '.join(VERBS)}.")
     return VERBS[name]
 
 

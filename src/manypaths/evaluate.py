@@ -14,6 +14,7 @@ from .options import EvalArguments
 from .training.data import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .training.evidence import prepared_batches, row_statistics
 from .training.grpo import grade
+from .training.lm_head import plain_head
 from .training.rewards import last_box, resolve_reward
 from .training.run import check_model, column_map
 
@@ -33,6 +34,10 @@ def evaluate(options: EvalArguments) -> dict[str, Any]:
         raise ValueError("--model is missing: a model folder or hub id.")
     if (options.data is None) == (options.world is None):
         raise ValueError("Give either --data, a file with rows, or --world, a built-in world.")
+    for name, least in (("num_prompts", 1), ("num_samples", 0), ("batch_size", 1), ("max_new_tokens", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}.")
     check_model(options.model)
     results = evaluate_world(options) if options.world is not None else evaluate_data(options)
     path = write_results(results, options.output_dir)
@@ -49,10 +54,13 @@ def settings_of(options: EvalArguments) -> dict[str, Any]:
 
 def evaluate_world(options: EvalArguments) -> dict[str, Any]:
     from .playground import WORLDS, evaluate
+    from .playground.tokenizer import VOCABULARY
 
     if options.world not in WORLDS:
         raise ValueError(f"Unknown world {options.world!r}; choose one of {', '.join(WORLDS)}.")
     model = load_model(options.model, options.dtype)
+    if len(plain_head(model).weight) != len(VOCABULARY):
+        raise ValueError(f"{options.model} is no model of the built-in worlds: they have {len(VOCABULARY)} tokens.")
     base = None if options.reference is None else load_model(options.reference, options.dtype)
     measured = evaluate(
         model,
@@ -81,13 +89,17 @@ def evaluate_data(options: EvalArguments) -> dict[str, Any]:
     if taught is not None:
         tokens = token_scores(options, model, tokenizer, rows.select_columns(training_columns(rows, taught)))
     if sampling is not None:
+        Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+        kept = Path(options.output_dir) / "samples.jsonl"
         drawn = sample(model, tokenizer, prompts, sampling, batch_size=options.batch_size, show_progress=True)
+        write_samples(kept, prompts, drawn, None)  # before grading, which may fail
         asked = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts, strict=True)]
         grades = None if reward is None else grade(asked, drawn, [reward])
         samples = sample_evidence(drawn, grades, correct_at=options.correct_at, answer_of=final_answer)
         samples |= {"sampling": asdict(sampling), "prompt_hash": prompt_hash(tokenizer, prompts)}
-        Path(options.output_dir).mkdir(parents=True, exist_ok=True)
-        write_samples(Path(options.output_dir) / "samples.jsonl", prompts, drawn, grades)
+        write_samples(kept, prompts, drawn, grades)
+    else:
+        (Path(options.output_dir) / "samples.jsonl").unlink(missing_ok=True)  # of another evaluation
     return record(settings_of(options), tokens=tokens, samples=samples)
 
 

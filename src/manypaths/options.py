@@ -74,7 +74,7 @@ class EvalArguments:
     correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
     seed: int = helped(0, "Of the sampling.")
     batch_size: int = helped(64, "Answers generated at a time.")
-    dtype: str = helped("auto", "auto, float32, bfloat16 or float16.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = helped("auto", "Of the weights.")
     split: str = helped("train", "Split or slice of the data.")
     data_config: str | None = helped(None, "Configuration of a hub dataset.")
     data_columns: dict[str, str] | str | None = field(

@@ -1,6 +1,7 @@
 """`attach`: the model's own loss becomes the objective, and nothing else about the model changes."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -189,3 +190,27 @@ def test_a_model_that_has_diverged_is_named():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(ValueError, match="NaN or inf, first at sequence 0, position 1"):
         model(**padded(PAIRS))
+
+
+def test_a_copy_of_an_attached_model_computes_with_its_own_weights():
+    model = manypaths.attach(tiny_llama(50), "nll")
+    ids = torch.randint(50, (2, 7))
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    assert copied(input_ids=ids, labels=ids).loss.item() == pytest.approx(math.log(50), rel=1e-6)
+    assert model(input_ids=ids, labels=ids).loss.item() != pytest.approx(math.log(50), rel=1e-4)
+    assert manypaths.detach(copied)(input_ids=ids).logits.abs().max() == 0
+
+
+def test_what_would_overlook_labels_or_corrupt_a_cache_is_refused():
+    model = manypaths.attach(tiny_llama(50), "nll")
+    ids = torch.randint(50, (2, 7))
+    with pytest.raises(ValueError, match="by name"):
+        model(ids, None, None, None, None, ids)
+    cache = model(input_ids=ids, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="past_key_values"):
+        model(input_ids=ids, labels=ids, past_key_values=cache)
+    with pytest.raises(ValueError, match="The reference is the model itself"):
+        other = tiny_llama(50)
+        manypaths.attach(other, "asft", reference=other)

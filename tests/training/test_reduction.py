@@ -146,3 +146,11 @@ def test_an_objective_that_gives_nan_is_named():
     policy = Projection(torch.randn(1, 6, 4), torch.randn(9, 4))
     with pytest.raises(ValueError, match=r"Objective 'broken' gave -inf at trained token 2 of 5"):
         token_losses(resolve(broken), policy, torch.arange(6)[None])
+
+
+def test_an_objective_that_raises_is_named():
+    def broken(logprob):
+        raise KeyError("what")
+
+    with pytest.raises(ValueError, match="Objective 'broken' fails: KeyError: 'what'"):
+        token_losses(resolve(broken), Projection(torch.randn(1, 6, 4), torch.randn(9, 4)), torch.arange(6)[None])

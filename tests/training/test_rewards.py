@@ -89,9 +89,9 @@ def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
     assert resolve_reward("my_rewards:always")(["a", "b"]) == [1.0, 1.0]
     with pytest.raises(ValueError, match="has no function 'never'"):
         resolve_reward("my_rewards:never")
-    with pytest.raises(ValueError, match="is no function but int"):
+    with pytest.raises(ValueError, match="is a int, not a function"):
         resolve_reward("my_rewards:limit")
-    with pytest.raises(ValueError, match="Cannot import module 'nowhere_to_be_found'"):
+    with pytest.raises(ValueError, match="Cannot import 'nowhere_to_be_found'"):
         resolve_reward("nowhere_to_be_found:always")
 
 

@@ -240,3 +240,19 @@ def test_what_construction_refuses(chats, tokenizer, tmp_path):
         manypaths.SFTTrainer(model, config, train_dataset=chats, compute_loss_func=print)
     with pytest.raises(ValueError, match=r"args must be a manypaths\.SFTConfig, got trl"):
         manypaths.SFTTrainer(model, trl.SFTConfig(str(tmp_path), use_cpu=True, bf16=False), train_dataset=chats)
+
+
+def test_logged_means_are_over_tokens_however_they_are_batched(chats, tokenizer, tmp_path):
+    def log(**options):
+        run = trainer(
+            lively_llama(len(tokenizer)), chats.select(range(8)), tokenizer, tmp_path, objective="nll", max_steps=1,
+            evaluation=chats, **options,
+        )  # fmt: skip
+        run.train()
+        return steps(run)[0] | run.evaluate()
+
+    whole = log(per_device_train_batch_size=8, per_device_eval_batch_size=24)
+    split = log(per_device_train_batch_size=1, gradient_accumulation_steps=8, per_device_eval_batch_size=5)
+    assert whole["ce"] == pytest.approx(whole["loss"], rel=1e-5)
+    for name in ("ce", "objective", "gate_mean", "eval_ce"):
+        assert split[name] == pytest.approx(whole[name], rel=1e-5), name

@@ -162,3 +162,18 @@ def test_the_threshold_goes_where_the_weights_go_and_a_reloaded_model_is_not_cal
     again = trainer(reloaded, chats, tokenizer, tmp_path / "again", objective="sed", evaluation=chats)
     assert again.evaluate()["eval_loss"] == pytest.approx(loss, rel=1e-5)
     assert again.calibration == run.calibration
+
+
+def test_a_stored_threshold_of_other_settings_is_refused(chats, tokenizer, tmp_path):
+    sed(chats, tokenizer, tmp_path / "run", max_steps=2, save_strategy="steps", save_steps=2).train()
+    other = sed(chats, tokenizer, tmp_path / "other", objective_kwargs={"top_k": 5})
+    with pytest.raises(ValueError, match=r"is not one for objective 'sed' with top_k 5.*pass threshold"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+def test_a_calibration_that_lies_in_the_working_folder_is_nobodys(chats, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Calibration("threshold", "topk_mass", 0.123, 0.3, 0.3, 10, 2).save(tmp_path)
+    run = sed(chats, tokenizer, tmp_path / "run", evaluation=chats)
+    run.evaluate()
+    assert run.calibration.threshold != 0.123

@@ -20,7 +20,7 @@ def token_statistics(
     weight: Tensor,
     labels: Tensor,
     *,
-    want: tuple[str, ...] | list[str],
+    want: str | tuple[str, ...] | list[str],
     bias: Tensor | None = None,
     softcap: float | None = None,
     logit_scale: float = 1.0,
@@ -37,7 +37,7 @@ def token_statistics(
             labels[t]. More leading dimensions, [B, S, D], are welcome: T then stands for [B, S] throughout.
         weight: [V, D] head weight of the same dtype.
         labels: [T] integer token ids; rows with `ignore_index` get 0 in every statistic and no gradient.
-        want: names from `manypaths.engine.STATISTICS`.
+        want: one or more names from `manypaths.engine.STATISTICS`.
         bias: [V] or None. logits = softcap * tanh(logit_scale * (h W^T + bias) / softcap).
         top_k: for `topk_mass`, `topk_entropy`; 1 <= top_k < V.
         temperature: for the tempered statistics; > 0.
@@ -53,7 +53,7 @@ def token_statistics(
         ValueError: unknown statistic or backend, missing or bad parameter, label outside the vocabulary,
             mismatched shapes or dtypes, NaN or inf in hidden_states (names the first bad row).
     """
-    want = tuple(want)
+    want = (want,) if isinstance(want, str) else tuple(want)
     policy = Projection(hidden_states, weight, bias, softcap, logit_scale)
     reference = None if reference is None else Projection(*reference)
     check_request(want, top_k, temperature, reference, backend, len(weight))

@@ -17,10 +17,11 @@ from torch import Tensor
 from .statistics import GEM_SIGMOID_SLOPE, Projection
 
 # Elements, not bytes: the product matrix of a forward chunk, the fp32 scratch of a row block, the
-# scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/).
-CHUNK_ELEMENTS = {"cpu": 40_000_000, "cuda": 512_000_000}
-BLOCK_ELEMENTS = {"cpu": 5_000_000, "cuda": 256_000_000}
-TILE_ELEMENTS = {"cpu": 4_200_000, "cuda": 67_000_000}
+# scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/); those of other
+# devices keep the same kinds of buffers to half a gigabyte and have not been tuned.
+CHUNK_ELEMENTS = {"cpu": 40_000_000, "cuda": 128_000_000}
+BLOCK_ELEMENTS = {"cpu": 5_000_000, "cuda": 32_000_000}
+TILE_ELEMENTS = {"cpu": 4_200_000, "cuda": 32_000_000}
 MIN_TILE, MAX_TILE = 1024, 32768
 
 

@@ -30,6 +30,7 @@ QUANTILES = {
 }
 
 Score = dict[str, float | None]
+LARGEST_EXPONENT = 700.0  # exp of more overflows a float
 
 
 def token_evidence(rows: Iterable[dict[str, Tensor]]) -> dict[str, Any]:
@@ -50,7 +51,9 @@ def token_evidence(rows: Iterable[dict[str, Tensor]]) -> dict[str, Any]:
         return token_mean([sign * float(row[name].double().sum()) for row in rows], counts)
 
     scores = {"ce": per_token("logprob", -1.0)}
-    scores["perplexity"] = {key: None if v is None else math.exp(v) for key, v in scores["ce"].items()}
+    scores["perplexity"] = {
+        key: None if v is None else math.exp(min(v, LARGEST_EXPONENT)) for key, v in scores["ce"].items()
+    }
     scores |= {"entropy": per_token("entropy"), "top1": per_token("is_top1")}
     if "kl_policy_ref" in rows[0]:
         scores["kl_to_reference"] = per_token("kl_policy_ref")
@@ -103,14 +106,20 @@ def sample_evidence(
         values["mean_reward"] = [fmean(row) for row in grades]
         per_prompt["num_correct"] = num_correct
     if num_samples > 1:
-        values["self_bleu"] = [self_bleu(row) for row in texts]
+        # BLEU counts runs of four words: it is 0 for shorter answers however alike, so those prompts are left out
+        worded = [row for row in texts if min(len(text.split()) for text in row) >= 4]
+        values["self_bleu"] = [self_bleu(row) for row in worded]
     answers = [[answer_of(text) for text in row] for row in texts]
     values["distinct_answers"] = [len({answer for answer in row if answer is not None}) for row in answers]
     values["finished"] = [fmean(one.finished for one in drawn) for drawn in samples]
     values["length"] = [fmean(len(one.token_ids) for one in drawn) for drawn in samples]
     per_prompt |= {name: values[name] for name in ("mean_reward", "self_bleu", "distinct_answers") if name in values}
+    scores = {name: interval_score(numbers) for name, numbers in values.items() if numbers}
+    for name in scores:
+        if name.startswith("pass@") or name == "finished":
+            scores[name] = within_unit(scores[name])
     return {
-        "scores": {name: interval_score(numbers) for name, numbers in values.items()},
+        "scores": scores,
         "per_prompt": per_prompt,
         "num_prompts": len(samples),
         "num_samples": num_samples,
@@ -120,6 +129,11 @@ def sample_evidence(
 def ks(num_samples: int) -> list[int]:
     """1, 2, 4, ... and num_samples itself."""
     return sorted({2**power for power in range(num_samples.bit_length())} - {0} | {num_samples})
+
+
+def within_unit(score: Score) -> Score:
+    """A share's interval, cut to [0, 1]."""
+    return {key: None if value is None else min(max(value, 0.0), 1.0) for key, value in score.items()}
 
 
 def interval_score(values: Sequence[float]) -> Score:
@@ -150,8 +164,9 @@ def print_scores(title: str, part: dict[str, Any]) -> None:
     """A terminal table of a part's scores with their intervals."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     table.add_column("score")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")

@@ -131,7 +131,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
-    """Exactly what was asked for: no penalty or cut that the model's own file may bring."""
+    """Exactly what was asked for; `evaluating` keeps the model's own file, its penalties and cuts, out of it."""
     ends = end_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id
     how: dict[str, Any] = {"do_sample": False}
@@ -174,12 +174,17 @@ def read_sample(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> Sampl
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    training = model.training
+    """Evaluation mode and nothing of the model's own generation settings, both put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    settings = model.generation_config
     model.eval()
+    model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.train(training)
+        model.generation_config = settings
+        for module, training in modes.items():
+            module.training = training
 
 
 def progress(steps: range, show: bool) -> Iterator[int]:

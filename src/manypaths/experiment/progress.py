@@ -31,8 +31,9 @@ def progress(stages: list[Stage]) -> Iterator[Callable[[Stage, dict[str, Any], b
             bar.update(task, advance=stage.cost, description=stage.name.ljust(20))
             if "scores" in result:
                 scores = ", ".join(f"{name} {result['scores'][name]['value']:.3f}" for name in SHOWN)
-                console.print(f"{stage.name:24} {scores}{'  (kept from before)' if cached else ''}")
-            elif "skipped" in result:
-                console.print(f"{stage.name:24} left out: {result['skipped']}")
+                line = f"{stage.name:20} {scores}{' (kept)' if cached else ''}"
+                console.print(line, soft_wrap=True, markup=False)
+            elif "skipped" in result and stage.name.endswith("-model"):
+                console.print(f"{stage.name:20} left out: {result['skipped']}", markup=False)
 
         yield on_done

@@ -82,8 +82,9 @@ def quickstart(
         "rl_steps": rl_steps,
     }
     root = Path(output_dir)
-    check_output_dir(root, settings)
-    record_run(root, settings)
+    identity = {key: value for key, value in settings.items() if key != "seeds"}  # more seeds may join later
+    check_output_dir(root, identity)
+    record_run(root, identity)
     runs = plan(world, methods, settings["seeds"], rl_steps)
     stages = list({stage.key: stage for run in runs for stage in run.stages}.values())
     with progress(stages) as on_done:
@@ -181,8 +182,9 @@ def sha256(content: bytes) -> str:
 
 
 def source_of(method: Method) -> str:
-    """Hash of the objective's own code, so that an edited objective is not answered from an older run."""
-    return sha256(inspect.getsource(resolve(method.objective, **method.objective_kwargs).function).encode())
+    """Hash of the objective's own file, so that an edited objective is not answered from an older run."""
+    function = resolve(method.objective, **method.objective_kwargs).function
+    return sha256(inspect.getsource(inspect.getmodule(function)).encode())
 
 
 def collect(runs: list[Run], settings: dict[str, Any], root: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ appears all at once, by a rename, so that an interrupted stage leaves nothing an
 
 import contextlib
 import hashlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -19,6 +18,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ..functions import import_function
 
 RESULT = "result.json"
 
@@ -66,7 +67,8 @@ def run_stages(
     """
     root.mkdir(parents=True, exist_ok=True)
     for leftover in root.glob(".partial-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if not alive(int(leftover.name.rpartition("-")[2])):
+            shutil.rmtree(leftover, ignore_errors=True)
     finished: set[str] = set()
     waiting = []
     for stage in stages:
@@ -79,6 +81,7 @@ def run_stages(
     if not waiting:
         return
     remaining = chain_costs(waiting)
+    not_ours = set(multiprocessing.active_children())
     log = root / "worker.log"
     with (
         one_thread_each(),
@@ -107,9 +110,19 @@ def run_stages(
                     on_done(stage, result, False)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
+            for process in set(multiprocessing.active_children()) - not_ours:
                 process.terminate()
             raise
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def chain_costs(stages: list[Stage]) -> dict[str, float]:
@@ -159,12 +172,18 @@ def run_stage(stage: Stage, root: str) -> dict[str, Any]:
     partial = Path(root) / f".partial-{target.name}-{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    module, _, name = stage.function.partition(":")
     print(f"== {stage.name}", file=sys.stderr, flush=True)
     parents = tuple((before.folder(Path(root)), before.result(Path(root))) for before in stage.after)
     started = time.perf_counter()
-    result = getattr(importlib.import_module(module), name)(partial, parents, **stage.parameters)
+    result = import_function(stage.function, "stage")(partial, parents, **stage.parameters)
     result = {**result, "seconds": round(time.perf_counter() - started, 3)}
     (partial / RESULT).write_text(json.dumps(result) + "\n")
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:  # another run of the same experiment was faster
+        finished = stage.result(Path(root))
+        if finished is None:
+            raise
+        shutil.rmtree(partial)
+        return finished
     return result

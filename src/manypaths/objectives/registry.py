@@ -1,7 +1,5 @@
 """From a name or `module:function` to an objective with checked hyper-parameters."""
 
-import difflib
-import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -11,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.statistics import STATISTICS
+from ..functions import did_you_mean, import_function
 from . import likelihood, regularization, reweighting, selection, tempering
 
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
@@ -81,30 +80,13 @@ def resolve(objective: str | Callable[..., Tensor] | Objective, **hyperparameter
     if not isinstance(objective, str):
         raise ValueError(f"An objective is a name, module:function or a function of statistics, got {objective!r}.")
     if ":" in objective:
-        return from_function(import_function(objective), objective, hyperparameters)
+        return from_function(import_function(objective, "objective"), objective, hyperparameters)
     if objective not in OBJECTIVES:
-        near = difflib.get_close_matches(objective.lower(), OBJECTIVES, n=3, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(objective, OBJECTIVES)
         raise ValueError(
             f"Unknown objective {objective!r}. {hint}Known: {', '.join(OBJECTIVES)}; your own is module:function."
         )
     return from_function(OBJECTIVES[objective], objective, hyperparameters)
-
-
-def import_function(path: str) -> Callable[..., Tensor]:
-    module_name, _, attribute = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
-        raise ValueError(
-            f"Cannot import {module_name!r} of objective {path!r}: {error}. "
-            "Run from the folder that holds the file, or put that folder on PYTHONPATH."
-        ) from error
-    except AttributeError as error:
-        raise ValueError(f"Module {module_name!r} has no function {attribute!r} (objective {path!r}).") from error
-    if not callable(function):
-        raise ValueError(f"{attribute!r} in module {module_name!r} is no function (objective {path!r}): {function!r}.")
-    return function
 
 
 def from_function(function: Callable[..., Tensor], name: str, hyperparameters: dict[str, Any]) -> Objective:

@@ -1,7 +1,9 @@
 """`attach`: after it, `model(**batch).loss` is the objective, in anybody's training loop."""
 
 import functools
+import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,7 +24,8 @@ def attach(
 
     Calls without `labels`, such as generation, are untouched. `num_items_in_batch` replaces the divisor. The
     output's `logits` are None: they are never built. Mixture-of-experts auxiliary losses are added as the model
-    itself would. Undo with `detach(model)`.
+    itself would. Undo with `detach(model)`. In a `transformers.Trainer`, leave label_smoothing_factor and
+    compute_loss_func alone: with either the Trainer asks for logits and computes another loss.
 
     Args:
         model: a causal language model with a plain linear head.
@@ -34,7 +37,7 @@ def attach(
         ValueError: unknown objective, missing or impossible hyper-parameter, an adapter on the head, a reference of
             another vocabulary, a model that is attached already.
     """
-    if hasattr(model, "_manypaths_forward"):
+    if "_manypaths" in model.__dict__:
         raise ValueError("This model has an objective attached already; call manypaths.detach(model) first.")
     resolved = resolve(objective, **(objective_kwargs or {}))
     if resolved.missing:
@@ -43,45 +46,69 @@ def attach(
             "starting model's statistic), or train with manypaths.SFTTrainer, which calibrates it."
         )
     check_head(model, resolved)
-    hook = HeadHook(model)
     reference_hook = None
     if resolved.needs_reference:
+        if reference is model:
+            raise ValueError("The reference is the model itself; leave reference out to get a frozen copy of it.")
         reference = frozen_copy(model) if reference is None else reference.requires_grad_(False).eval()
         check_same_vocabulary(model, reference)
         reference_hook = HeadHook(reference)
-    original = model.forward
+    model._manypaths = Attachment(
+        resolved, HeadHook(model), reference_hook, model.forward, model.__dict__.get("forward")
+    )
 
-    @functools.wraps(original)
-    def forward(*args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any) -> Any:
-        if labels is None:
-            return original(*args, **kwargs)
+    # Bound to the model, with the state on the model: a deep copy then computes with the copy's weights
+    @functools.wraps(type(model).forward)
+    def forward(
+        self: nn.Module, *args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any
+    ):
+        if labels is None and len(args) < 2:
+            return self._manypaths.original(*args, **kwargs)
+        return self._manypaths.loss_output(args, kwargs, labels, num_items_in_batch)
+
+    model.forward = types.MethodType(forward, model)
+    return model
+
+
+@dataclass
+class Attachment:
+    """What an attached model needs at every call; `own` is a forward that somebody else had put on the instance."""
+
+    objective: Objective
+    hook: HeadHook
+    reference_hook: HeadHook | None
+    original: Callable[..., Any]
+    own: Callable[..., Any] | None
+
+    def loss_output(self, args: tuple, kwargs: dict[str, Any], labels: Tensor | None, num_items_in_batch: Any) -> Any:
+        """The model's output with the objective as its loss and no logits."""
+        if len(args) > 1:
+            raise ValueError("Pass the inputs of an attached model by name: labels among them would be overlooked.")
+        if kwargs.get("past_key_values") is not None:
+            raise ValueError("labels and past_key_values do not go together: the loss needs the whole sequence.")
         kwargs["return_dict"] = True
         target = None
-        if reference_hook is not None:
-            target = hidden_states_of(reference_hook, lambda: reference_hook.model(*args, **kwargs))
-        output, scored = hook(
-            lambda: original(*args, **kwargs), lambda policy: token_losses(resolved, policy, labels, target)
+        if self.reference_hook is not None:
+            target = hidden_states_of(self.reference_hook, lambda: self.reference_hook.model(*args, **kwargs))
+        output, scored = self.hook(
+            lambda: self.original(*args, **kwargs), lambda policy: token_losses(self.objective, policy, labels, target)
         )
         loss = reduce(scored.losses, scored.valid, num_items_in_batch) + 0.0 * output.logits.sum()
         if getattr(output, "aux_loss", None) is not None:
-            loss = loss + model.config.get_text_config().router_aux_loss_coef * output.aux_loss
+            loss = loss + self.hook.model.config.get_text_config().router_aux_loss_coef * output.aux_loss
         output["loss"] = loss
         output["logits"] = None
         return output
 
-    model._manypaths_forward = model.__dict__.get("forward")
-    model.forward = forward
-    return model
-
 
 def detach(model: nn.Module) -> nn.Module:
     """Give the model its own forward back."""
-    if not hasattr(model, "_manypaths_forward"):
+    if "_manypaths" not in model.__dict__:
         raise ValueError("No objective is attached to this model.")
-    before = model._manypaths_forward
-    del model._manypaths_forward, model.forward
-    if before is not None:
-        model.forward = before
+    own = model._manypaths.own
+    del model._manypaths, model.forward
+    if own is not None:
+        model.forward = own
     return model
 
 

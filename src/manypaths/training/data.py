@@ -343,7 +343,7 @@ def check_tokenizer_fits(model_or_config: Any, tokenizer: Any) -> None:
     Raises ValueError otherwise. Takes a model, or the config of one that is not loaded yet.
     """
     if hasattr(model_or_config, "get_input_embeddings"):
-        rows = model_or_config.get_input_embeddings().num_embeddings
+        rows = len(model_or_config.get_input_embeddings().weight)
     else:
         rows = model_or_config.get_text_config().vocab_size
     size = len(tokenizer)

@@ -41,7 +41,7 @@ def sums(objective: Objective, statistics: dict[str, Tensor]) -> dict[str, Tenso
 
 def means(totals: dict[str, float]) -> dict[str, float]:
     """The logged metrics from summed totals. Empty without a token."""
-    tokens = totals["tokens"]
+    tokens = totals.get("tokens", 0)
     if not tokens:
         return {}
     squared = totals["gate_squared"]

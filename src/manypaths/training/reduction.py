@@ -43,7 +43,7 @@ def statistics_of(
     if policy.hidden_states.shape[:2] != labels.shape:
         raise ValueError(
             f"The head saw {list(policy.hidden_states.shape[:2])} tokens but labels are {list(labels.shape)}; "
-            "do not pass logits_to_keep together with labels."
+            "logits_to_keep, and prompt tuning's virtual tokens, do not go together with labels."
         )
     if reference is not None:
         reference = reference._replace(hidden_states=predicting(reference.hidden_states))
@@ -69,7 +69,10 @@ def token_losses(
     """The objective at every valid token of a batch."""
     want = tuple(dict.fromkeys((*LOGGED, *objective.statistics)))
     statistics, valid = statistics_of(policy, labels, want, reference, **objective.engine_parameters)
-    packed = objective(statistics)
+    try:
+        packed = objective(statistics)
+    except Exception as error:
+        raise ValueError(f"Objective {objective.name!r} fails: {type(error).__name__}: {error}.") from error
     if packed.shape != statistics["logprob"].shape:
         raise ValueError(
             f"Objective {objective.name!r} returned {list(packed.shape)} for {list(statistics['logprob'].shape)} tokens; "

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..engine import Projection
-from .lm_head import HeadHook, hidden_states_of, plain_head
+from .lm_head import HeadHook, evaluating, hidden_states_of, plain_head
 
 Reference = Callable[[nn.Module, dict[str, Any]], Projection]  # (the wrapped policy, its inputs) -> [B, S, D] and head
 
@@ -22,6 +22,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     reference = copy.deepcopy(model)
     for owner in (reference, reference.get_base_model() if is_peft(reference) else reference):
         owner.__dict__.pop("forward", None)
+        owner.__dict__.pop("_manypaths", None)
     return reference.requires_grad_(False).eval()
 
 
@@ -57,13 +58,8 @@ def adapter_switched_off(model: nn.Module) -> Reference:
     hook = HeadHook(model)
 
     def hidden_states(wrapped: nn.Module, inputs: dict[str, Any]) -> Projection:
-        training = wrapped.training
-        wrapped.eval()  # dropout belongs to the policy
-        try:
-            with model.disable_adapter():
-                return hidden_states_of(hook, lambda: wrapped(**inputs))
-        finally:
-            wrapped.train(training)
+        with evaluating(wrapped), model.disable_adapter():  # dropout belongs to the policy
+            return hidden_states_of(hook, lambda: wrapped(**inputs))
 
     return hidden_states
 

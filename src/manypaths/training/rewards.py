@@ -1,19 +1,18 @@
 """Rewards by name or `module:function`, in TRL's form: `reward(completions, **columns) -> list[float]`."""
 
-import difflib
-import importlib
 import re
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from ..functions import did_you_mean, import_function
 
 Reward = Callable[..., list[float]]
 
 GOLD_COLUMNS = ("answer", "solution")
+COUNTDOWN_COLUMNS = ("numbers", "target", "notation")
 LONGEST_ANSWER = 2000  # characters; nothing longer is a final answer, and parsing it could take minutes
 SECONDS_PER_ANSWER = 3
 
@@ -22,6 +21,12 @@ def countdown(completions: Sequence[Any], **columns: Any) -> list[float]:
     """1 for an expression that uses the playground problem's numbers once each and hits the target."""
     from manypaths.playground import countdown_reward
 
+    missing = [name for name in COUNTDOWN_COLUMNS if columns.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"The countdown reward needs columns {', '.join(COUNTDOWN_COLUMNS)}; the data lacks {', '.join(missing)}. "
+            "It is for the built-in worlds (manypaths.playground.rl_dataset)."
+        )
     return countdown_reward(completions=completions, **columns)
 
 
@@ -53,29 +58,12 @@ def resolve_reward(name: str | Reward) -> Reward:
     if callable(name):
         return name
     if ":" in name:
-        return import_reward(name)
+        return import_function(name, "reward")
     if name not in REWARDS:
-        near = difflib.get_close_matches(name, REWARDS, n=2, cutoff=0.4)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        hint = did_you_mean(name, REWARDS)
         known = ", ".join(REWARDS)
         raise ValueError(f"Unknown reward {name!r}. {hint}Known: {known}; your own is module:function.")
     return REWARDS[name]
-
-
-def import_reward(path: str) -> Reward:
-    module_name, _, attribute = path.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        reward = getattr(importlib.import_module(module_name), attribute)
-    except ImportError as error:
-        raise ValueError(f"Cannot import module {module_name!r} of reward {path!r}: {error}.") from error
-    except AttributeError as error:
-        raise ValueError(f"Module {module_name!r} has no function {attribute!r} to use as reward.") from error
-    if not callable(reward):
-        raise ValueError(f"Reward {path!r} is no function but {type(reward).__name__}.")
-    return reward
 
 
 def completion_text(completion: Any) -> str:
@@ -108,6 +96,8 @@ def closing_brace(text: str, start: int) -> int | None:
 def gold_answer(gold: Any) -> str:
     """The bare answer of a gold column's value: its last box if it has one, without dollar signs."""
     text = str(gold)
+    _, marked, final = text.rpartition("####")  # GSM8K's way to mark the final answer
+    text = final if marked else text
     boxed = last_box(text)
     return (text if boxed is None else boxed).replace("$", "").strip()
 
@@ -129,8 +119,8 @@ def same_answer(gold: str, answer: str) -> bool:
 def plain_form(text: str) -> str:
     """Without what does not change a value: outer space, a final period, LaTeX spacing, thousands commas."""
     text = re.sub(r"\\[!,;: ]", "", text.replace("$", "").replace("\\left", "").replace("\\right", ""))
-    text = re.sub(r"(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))", "", text)
-    return re.sub(r"\s+", " ", text).strip().rstrip(".").strip()
+    text = re.sub(r"\s+", " ", text.replace("{,}", ",")).strip().rstrip(".").strip()
+    return text.replace(",", "") if re.fullmatch(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
 
 
 def exact_number(text: str) -> Fraction | None:

@@ -28,6 +28,17 @@ FINGERPRINT = (
     "learning_rate",
     "lr_scheduler_type",
     "seed",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "neftune_noise_alpha",
+    "calibration_sequences",
+    "chat_template_path",
     "max_length",
     "packing",
     "completion_only_loss",
@@ -164,7 +175,7 @@ def run_fingerprint(stage: str, data: DataArguments, config: Any, model: ModelCo
         "data_config": data.dataset_config,
         "data_split": data.dataset_train_split,
         "data_format": [data.dataset_columns, data.dataset_format, data.system_prompt],
-        **{key: str(value) if key == "lr_scheduler_type" else value for key, value in settings.items()},
+        **{key: str(value) if key in ("lr_scheduler_type", "optim") else value for key, value in settings.items()},
         "adapter": adapter if model.use_peft else None,
     }
 
@@ -173,9 +184,12 @@ def resumed_from(config: Any, fingerprint: dict[str, Any]) -> str | None:
     """The checkpoint to go on from, None to start; checks the output folder and says what it holds."""
     newest = check_output_dir(config.output_dir, fingerprint)
     asked = config.resume_from_checkpoint
+    if asked is None and newest is not None:
+        raise ValueError(
+            f"{newest} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
+            "false to start over and replace it."
+        )
     if asked is None or str(asked).lower() == "false":
-        if newest is not None:
-            print(f"{newest} is there from an earlier start; --resume_from_checkpoint true goes on from it.")
         return None
     if str(asked).lower() == "true":
         if newest is None:

@@ -46,13 +46,13 @@ def check_output_dir(path: str | Path, fingerprint: Mapping[str, Any]) -> Path |
 
 
 class RecordRun(TrainerCallback):
-    """Claims the output folder for the run when training really starts, not earlier."""
+    """Claims the output folder for the run when its first step is done: a run that fails at once claims nothing."""
 
     def __init__(self, fingerprint: Mapping[str, Any]) -> None:
         self.fingerprint = fingerprint
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and not Path(args.output_dir, RUN_FILE).exists():
             record_run(args.output_dir, self.fingerprint)
 
 

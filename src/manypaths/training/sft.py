@@ -7,6 +7,7 @@ trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +27,7 @@ from ..objectives.registry import CALIBRATED
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
 from .data import check_tokenizer_fits, check_trained_tokens
-from .lm_head import HeadHook
+from .lm_head import HeadHook, evaluating
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import statistics_of, token_losses
 from .reference_model import reference_of
@@ -56,7 +57,10 @@ class SFTConfig(trl.SFTConfig):
     )
     reference: str | None = field(
         default=None,
-        metadata={"help": "Reference model (hub id or folder) of KL objectives; the starting model if not given."},
+        metadata={
+            "help": "Reference model (hub id or folder) of KL objectives. If not given: the starting model, or for PEFT "
+            "the base under the adapter."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -73,17 +77,21 @@ class SFTConfig(trl.SFTConfig):
         check_fraction(self.calibration_fraction)
         if self.calibration_sequences < 1:
             raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
-        resolve(self.objective, **(self.objective_kwargs or {}))
         if self.loss_type != "nll":
             raise ValueError(
                 f"loss_type={self.loss_type!r} would replace the objective; use objective={self.loss_type!r}."
+            )
+        objective = resolve(self.objective, **(self.objective_kwargs or {}))
+        if self.reference is not None and not objective.needs_reference:
+            raise ValueError(
+                f"Objective {self.objective!r} compares with no reference; leave reference={self.reference!r} out."
             )
         if self.label_smoothing_factor > 0:
             raise ValueError("label_smoothing_factor would replace the objective; use objective='label_smoothing'.")
 
 
 class SFTTrainer(trl.SFTTrainer):
-    """`trl.SFTTrainer` that minimises `args.objective`. All its arguments, and an `SFTConfig` of this module.
+    """`trl.SFTTrainer` that minimises `args.objective`: its arguments by keyword, with an `SFTConfig` of this module.
 
     Raises:
         ValueError: at construction, for every combination that would not train what was asked.
@@ -106,6 +114,7 @@ class SFTTrainer(trl.SFTTrainer):
             check_tokenizer_fits(self.model, self._tokenizer)
             self._check_trained_tokens()
             refuse_unsupported(self.accelerator, objective.needs_reference)
+            self._totals = {"train": Counter(), "eval": Counter()}
             self._hook = HeadHook(self.model)
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
 
@@ -124,21 +133,22 @@ class SFTTrainer(trl.SFTTrainer):
             checkpoint = get_last_checkpoint(self.args.output_dir)
         if checkpoint and self.objective.missing:
             self._adopt(stored_calibration(checkpoint))
+        settings = f" {self.objective.hyperparameters}" if self.objective.hyperparameters else ""
         self.accelerator.print(
-            f"objective: {self.objective.name} {self.objective.hyperparameters or ''}. Its values are not comparable "
-            "between objectives; compare `ce`."
+            f"objective: {self.objective.name}{settings}. Its values are not comparable between objectives; compare `ce`."
         )
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The calibrated threshold goes where the weights go: no trained model is ever calibrated again."""
+        """The calibrated threshold goes where the weights go, for evaluation and resuming."""
         super().save_model(output_dir, _internal_call)
         if self.calibration is not None and self.args.should_save:
             self.calibration.save(output_dir or self.args.output_dir)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.objective.missing:
-            stored = None if self.is_in_train else Calibration.load(self.model.name_or_path)
+            folder = self.model.name_or_path
+            stored = Calibration.load(folder) if folder and not self.is_in_train else None
             if stored is None:
                 self._calibrate(model)
             else:
@@ -169,26 +179,32 @@ class SFTTrainer(trl.SFTTrainer):
         )
 
     def _record(self, statistics: dict[str, Tensor]) -> None:
-        """Metrics of this micro-batch over all ranks, into TRL's own store."""
+        """Adds this micro-batch, over all ranks, to what the next log shows."""
         totals = sums(self.objective, statistics)
         gathered = self.accelerator.gather_for_metrics(torch.stack(list(totals.values()))[None]).sum(0).tolist()
-        metrics = means(dict(zip(totals, gathered, strict=True)))
-        metrics |= label_probability_quantiles(statistics["logprob"])
+        mode = "train" if self.model.training else "eval"
+        self._totals[mode].update(dict(zip(totals, gathered, strict=True)))
+        for name, value in label_probability_quantiles(statistics["logprob"]).items():
+            self._metrics[mode][name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Means over all tokens since the last log, however they were split into batches."""
+        mode = "train" if self.model.training else "eval"
+        metrics = means(self._totals[mode])
         if "mask_rate" in metrics and self.calibration is not None:
             metrics["mask_rate_requested"] = self.calibration.requested_fraction
-        store = self._metrics["train" if self.model.training else "eval"]
         for name, value in metrics.items():
-            store[name].append(value)
+            self._metrics[mode][name] = [value]
+        self._totals[mode].clear()
+        super().log(logs, start_time)
 
     def _calibrate(self, model: nn.Module) -> None:
         """Sets the missing hyper-parameter from trained tokens of the model as it is now, on all ranks alike."""
         name = self.objective.missing[0]
         statistic = CALIBRATED[name]
         parameters = self.objective.engine_parameters
-        training = model.training
-        model.eval()
         values: list[Tensor] = []
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for inputs in self._calibration_batches():
                 labels = inputs.pop("labels")
                 captured = self._hook(
@@ -196,7 +212,6 @@ class SFTTrainer(trl.SFTTrainer):
                     partial(read_statistic, labels=labels, name=statistic, parameters=parameters),
                 )
                 values.append(captured.result.float().cpu())
-        model.train(training)
         gathered = torch.cat(gather_object([torch.cat(values)]))
         self._adopt(calibrate(gathered, self.args.calibration_fraction, name, statistic, parameters.get("top_k")))
         self.accelerator.print(str(self.calibration))
@@ -226,6 +241,12 @@ class SFTTrainer(trl.SFTTrainer):
             yield self._prepare_inputs({**self.data_collator(batch), "use_cache": False})
 
     def _adopt(self, calibration: Calibration) -> None:
+        top_k = self.objective.hyperparameters.get("top_k")
+        if calibration.hyperparameter not in self.objective.missing or calibration.top_k != top_k:
+            raise ValueError(
+                f"The stored calibration ({calibration}) is not one for objective {self.objective.name!r} with top_k {top_k}. "
+                f"Use the settings it was made with, or pass {self.objective.missing[0]} in objective_kwargs."
+            )
         self.calibration = calibration
         self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
 
