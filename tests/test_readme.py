@@ -1,5 +1,6 @@
 """README and docs do what they say: their blocks run, on a tiny model in place of the named one."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -100,6 +101,16 @@ def test_your_own_objective_trains_fused(workplace, capsys):
 def test_generated_tables_are_up_to_date():
     done = subprocess.run([sys.executable, ROOT / "docs/build_tables.py", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_study_is_what_the_recorded_results_say():
+    spec = importlib.util.spec_from_file_location("build_study", ROOT / "docs/build_study.py")
+    build_study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build_study)
+    page = (ROOT / "docs/playground.md").read_text()
+    newest = [max(ROOT.glob(f"benchmarks/results/playground_{world}_*.json")) for world in ("recall", "coldstart")]
+    recorded = build_study.body([json.loads(path.read_text()) for path in newest])
+    assert page.split(build_study.START)[1].split(build_study.END)[0].strip() == recorded.strip()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/objectives.md", "docs/adding_an_objective.md"])

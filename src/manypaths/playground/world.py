@@ -8,15 +8,12 @@ from manypaths.playground.countdown import INFIX, LETTERS, Problem
 
 SETTINGS = MappingProxyType(
     {
-        "sft_epochs": 30,
         "sft_learning_rate": 5e-4,
         "sft_batch_size": 32,
         "sft_warmup_steps": 10,
-        "rl_steps": 100,
         "rl_learning_rate": 3e-4,
         "rl_prompts_per_step": 24,
         "rl_samples_per_prompt": 16,
-        "max_prompt_length": 8,
         "max_completion_length": 8,
         "temperature": 1.0,
     }
