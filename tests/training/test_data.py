@@ -185,3 +185,10 @@ def test_tokenizer_larger_than_embedding():
     check_tokenizer_fits(LlamaConfig(vocab_size=5), range(5))
     with pytest.raises(ValueError, match="6 tokens but the model's embedding only 5 rows"):
         check_tokenizer_fits(LlamaConfig(vocab_size=5), range(6))
+
+
+def test_ids_outside_the_vocabulary_are_found_before_training():
+    rows = [{"input_ids": [1, 2], "labels": [-100, 2]}, {"input_ids": [1, 9], "labels": [-100, 3]}]
+    assert check_trained_tokens(rows, 10)["rows"] == 2
+    with pytest.raises(ValueError, match="Row 2 has 9 among its input_ids; the model's vocabulary has 5"):
+        check_trained_tokens(rows, 5)

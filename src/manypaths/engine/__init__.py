@@ -12,7 +12,7 @@ from .statistics import STATISTICS, Projection, Statistic
 
 BACKENDS = ("auto", "chunked", "reference")
 
-__all__ = ["BACKENDS", "STATISTICS", "Projection", "Statistic", "token_statistics"]
+__all__ = ["BACKENDS", "STATISTICS", "Projection", "Statistic", "token_statistics", "unpack"]
 
 
 def token_statistics(

@@ -65,11 +65,10 @@ def quickstart(
     Returns: the content of results.json.
     Raises ValueError for an unknown world or objective, or an output folder that holds another run.
     """
-    from ..playground import WORLDS
+    from ..playground.world import resolve_world
     from ..report import print_table, write_report
 
-    if world not in WORLDS:
-        raise ValueError(f"Unknown world {world!r}; choose one of {', '.join(WORLDS)}.")
+    resolve_world(world)
     if seeds < 1 or rl_steps < 0 or workers < 1:
         raise ValueError(
             f"seeds ({seeds}) and workers ({workers}) must be at least 1 and rl_steps ({rl_steps}) at least 0."

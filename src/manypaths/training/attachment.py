@@ -114,7 +114,10 @@ def detach(model: nn.Module) -> nn.Module:
 
 def check_head(model: nn.Module, objective: Objective) -> None:
     """Refuses at construction what the engine would refuse at the first step."""
-    vocab_size = len(plain_head(model).weight)
+    check_top_k(objective, len(plain_head(model).weight))
+
+
+def check_top_k(objective: Objective, vocab_size: int) -> None:
     top_k = objective.hyperparameters.get("top_k")
     if "top_k" in objective.engine_parameters and top_k >= vocab_size:
         raise ValueError(

@@ -312,19 +312,20 @@ def split_last_answer(dataset: Dataset, found: Format, source: str | Path) -> Da
     return dataset.map(split, with_indices=True, remove_columns="messages", desc="Splitting off the answers")
 
 
-def check_trained_tokens(dataset: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def check_trained_tokens(dataset: Iterable[Mapping[str, Any]], vocab_size: int | None = None) -> dict[str, int]:
     """That a prepared dataset (rows with `labels`, as `trainer.train_dataset`) trains at all.
 
     A position trains when its label is not -100 and a token stands before it.
 
     Returns: {"rows": rows read, "untrained_rows": those without a trained token}; reading stops after 1000
         rows if some of them train.
-    Raises ValueError when no row trains a token.
+    Raises ValueError when no row trains a token, or when one that was read has ids outside `vocab_size`.
     """
     seen = untrained = 0
     for row in dataset:
         labels = row["labels"] if row.get("labels") is not None else row["input_ids"]
         seen += 1
+        check_ids(row, labels, vocab_size, seen)
         untrained += all(label == IGNORED for label in labels[1:])
         if seen >= ROWS_SAMPLED and untrained < seen:
             break
@@ -335,6 +336,18 @@ def check_trained_tokens(dataset: Iterable[Mapping[str, Any]]) -> dict[str, int]
             "chat template that does not mark the assistant's part."
         )
     return {"rows": seen, "untrained_rows": untrained}
+
+
+def check_ids(row: Mapping[str, Any], labels: list[int], vocab_size: int | None, number: int) -> None:
+    for name, ids in (
+        ("input_ids", row.get("input_ids") or []),
+        ("labels", [label for label in labels if label != IGNORED]),
+    ):
+        wrong = next((i for i in ids if vocab_size is not None and not 0 <= i < vocab_size), None)
+        if wrong is not None:
+            raise ValueError(
+                f"Row {number} has {wrong} among its {name}; the model's vocabulary has {vocab_size} tokens."
+            )
 
 
 def check_tokenizer_fits(model_or_config: Any, tokenizer: Any) -> None:

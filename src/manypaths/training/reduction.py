@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..engine import Projection, token_statistics
+from ..engine import Projection, token_statistics, unpack
 from ..objectives import Objective
 
 LOGGED = ("logprob", "entropy", "is_top1")  # statistics computed for every objective, at no extra forward
@@ -85,8 +85,7 @@ def token_losses(
             f"Objective {objective.name!r} gave {float(packed[token])} at trained token {token} of {len(packed)}, where "
             f"logprob is {float(statistics['logprob'][token]):.4g}; check its formula and hyper-parameters there."
         )
-    losses = packed.new_zeros(valid.shape).masked_scatter(valid, packed)
-    return TokenLosses(losses, statistics, valid)
+    return TokenLosses(unpack(packed, valid), statistics, valid)
 
 
 def reduce(losses: Tensor, valid: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:

@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
+from ..evaluation.sampling import is_conversation
+from ..objectives import resolve
 from ..options import DataArguments, RewardArguments
+from .attachment import check_top_k
 from .data import (
     PROMPT_FORMATS,
     SFT_FORMATS,
+    check_tokenizer_fits,
     load_training_data,
     one_line,
 )
@@ -78,7 +83,28 @@ def prepare_sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> P
     fingerprint = run_fingerprint("sft", data, config, model)
     resume = resumed_from(config, fingerprint)
     formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
-    return Prepared(fingerprint, resume, *load_data(data, config, formats=formats))
+    prepared = Prepared(fingerprint, resume, *load_data(data, config, formats=formats))
+    if config.reference is not None:
+        check_model(config.reference)
+    if not Path(model.model_name_or_path, "adapter_config.json").is_file():
+        check_tokenizer_and_head(prepared.train, config, model)
+    return prepared
+
+
+def check_tokenizer_and_head(train: Dataset, config: SFTConfig, model: ModelConfig) -> None:
+    """What tokenizer and model config already tell, before weights are loaded and the data is tokenised."""
+    where = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, **where)
+    model_config = AutoConfig.from_pretrained(model.model_name_or_path, **where)
+    check_tokenizer_fits(model_config, tokenizer)
+    check_top_k(resolve(config.objective, **(config.objective_kwargs or {})), model_config.get_text_config().vocab_size)
+    first = next(iter(train))
+    talk = any(is_conversation(first.get(name)) for name in ("messages", "prompt"))
+    if talk and tokenizer.chat_template is None and config.chat_template_path is None:
+        raise ValueError(
+            "The data holds conversations but the tokenizer has no chat template. Give one with "
+            "--chat_template_path (a .jinja file, or a model that has one), or use plain prompts and completions."
+        )
 
 
 def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SFTTrainer:

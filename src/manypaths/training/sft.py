@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
-from ..engine import Projection
+from ..engine import Projection, unpack
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
 from .attachment import check_head
@@ -121,7 +121,7 @@ class SFTTrainer(trl.SFTTrainer):
     def _check_trained_tokens(self) -> None:
         if "labels" not in (self.train_dataset.column_names or ()):
             return  # streamed, or labelled by the collator
-        seen = check_trained_tokens(self.train_dataset)
+        seen = check_trained_tokens(self.train_dataset, len(self.model.get_input_embeddings().weight))
         if seen["untrained_rows"]:
             self.accelerator.print(
                 f"warning: {seen['untrained_rows']} of the first {seen['rows']} rows have no trained token."
@@ -166,14 +166,10 @@ class SFTTrainer(trl.SFTTrainer):
             lambda: model(**inputs), lambda policy: token_losses(self.objective, policy, labels, reference)
         )
         self._record(scored.statistics)
-
-        def unpacked(values: Tensor) -> Tensor:
-            return values.new_zeros(scored.valid.shape).masked_scatter(scored.valid, values)
-
         return FusedCausalLMOutput(
             log_probs=-(scored.losses + 0.0 * output.logits.sum()),
-            entropy=unpacked(scored.statistics["entropy"]),
-            is_top1=unpacked(scored.statistics["is_top1"]),
+            entropy=unpack(scored.statistics["entropy"], scored.valid),
+            is_top1=unpack(scored.statistics["is_top1"], scored.valid),
             label_mask=scored.valid,
             aux_loss=getattr(output, "aux_loss", None),
         )
