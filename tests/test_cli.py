@@ -310,3 +310,18 @@ def test_help_loads_no_trainer():
         "assert not {'torch', 'trl', 'transformers', 'datasets', 'accelerate'} & set(sys.modules), set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
+
+
+def test_a_checkpoint_is_never_replaced_without_being_told(start, capsys):
+    assert sft("--save_steps", "2") == 0
+    capsys.readouterr()
+    assert sft("--save_steps", "2") == 2
+    assert "Add --resume_from_checkpoint true to go on from it, or false" in capsys.readouterr().err
+    assert sft("--save_steps", "2", "--resume_from_checkpoint", "false") == 0
+
+
+def test_a_run_that_fails_at_its_first_step_claims_no_folder(start, capsys):
+    (start / "bad.py").write_text("def loss(logprob):\n    return logprob * float('nan')\n")
+    assert sft("--objective", "bad:loss") == 2
+    assert "gave nan at trained token 0" in capsys.readouterr().err
+    assert sft("--objective", "nll") == 0

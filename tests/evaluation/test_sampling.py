@@ -112,3 +112,13 @@ def test_raw_texts_are_kept_with_their_grades(tmp_path, model, tokenizer):
 def test_the_hash_names_the_tokens(tokenizer):
     assert prompt_hash(tokenizer, PROMPTS) == prompt_hash(tokenizer, list(PROMPTS))
     assert prompt_hash(tokenizer, PROMPTS) != prompt_hash(tokenizer, PROMPTS[:2])
+
+
+def test_the_models_own_generation_settings_stay_out_and_come_back(model, tokenizer):
+    how = Sampling(num_samples=2, max_new_tokens=6, seed=3)
+    plain = texts(sample(model, tokenizer, PROMPTS, how))
+    model.generation_config.epsilon_cutoff = 0.5
+    model.generation_config.encoder_repetition_penalty = 3.0
+    model.generation_config.min_new_tokens = 6
+    assert texts(sample(model, tokenizer, PROMPTS, how)) == plain
+    assert model.generation_config.epsilon_cutoff == 0.5

@@ -98,3 +98,11 @@ def test_long_chains_go_first():
     tail = stage("tail", value=3, after=(head,), cost=5.0)
     costs = chain_costs([short, head, tail])
     assert costs[head.key] == 6.0 and costs[short.key] == 2.0 and costs[tail.key] == 5.0
+
+
+def test_the_unfinished_stage_of_a_living_run_is_left_alone(tmp_path):
+    living, dead = tmp_path / f".partial-x-{os.getpid()}", tmp_path / ".partial-y-999999999"
+    living.mkdir()
+    dead.mkdir()
+    run([], tmp_path)
+    assert living.exists() and not dead.exists()

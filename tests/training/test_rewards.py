@@ -111,3 +111,9 @@ def test_countdown_by_name_is_the_playground_s_reward():
     ids = [encode(as_completion(right)), encode(as_completion("1 + 1"))]
     graded = resolve_reward("countdown")([right, "1 + 1"], completion_ids=ids, log_metric=None, **columns)
     assert graded == [1.0, 0.0]
+
+
+def test_gsm8k_golds_and_commas_that_are_no_thousands():
+    assert math(["so \\boxed{72}"], answer=["48 + 24 = 72\n#### 72"]) == [1.0]
+    assert same_answer("1,200", "1200") and not same_answer("(1,200)", "(1200)")
+    assert same_answer("(3,100)", "(3, 100)")

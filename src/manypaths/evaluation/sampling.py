@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from ..modes import evaluating
+
 Prompt = str | list[dict[str, Any]] | list[int]
 
 
@@ -72,7 +74,7 @@ def sample(
     config = generation_config(model, tokenizer, sampling)
     drawn: list[list[Sample]] = [[] for _ in ids]
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), evaluating(model), torch.no_grad():
+    with torch.random.fork_rng(devices=devices), evaluating(model), own_settings_aside(model), torch.no_grad():
         for number, start in enumerate(progress(range(0, len(rows), batch_size), show_progress)):
             batch = rows[start : start + batch_size]
             torch.manual_seed(sampling.seed * 1_000_003 + number)
@@ -131,7 +133,7 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
-    """Exactly what was asked for; `evaluating` keeps the model's own file, its penalties and cuts, out of it."""
+    """Exactly what was asked for; `own_settings_aside` keeps the model's own file, its penalties and cuts, out of it."""
     ends = end_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id
     how: dict[str, Any] = {"do_sample": False}
@@ -173,18 +175,14 @@ def read_sample(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> Sampl
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode and nothing of the model's own generation settings, both put back afterwards."""
-    modes = {module: module.training for module in model.modules()}
+def own_settings_aside(model: Any) -> Iterator[None]:
+    """The model's own generation settings out of the way, and back afterwards."""
     settings = model.generation_config
-    model.eval()
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
         model.generation_config = settings
-        for module, training in modes.items():
-            module.training = training
 
 
 def progress(steps: range, show: bool) -> Iterator[int]:

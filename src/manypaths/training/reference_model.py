@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from ..engine import Projection
-from .lm_head import HeadHook, evaluating, hidden_states_of, plain_head
+from ..modes import evaluating
+from .lm_head import HeadHook, hidden_states_of, plain_head
 
 Reference = Callable[[nn.Module, dict[str, Any]], Projection]  # (the wrapped policy, its inputs) -> [B, S, D] and head
 

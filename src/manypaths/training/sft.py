@@ -22,12 +22,13 @@ from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ..engine import Projection, unpack
+from ..modes import evaluating
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
 from .data import check_tokenizer_fits, check_trained_tokens
-from .lm_head import HeadHook, evaluating
+from .lm_head import HeadHook
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import statistics_of, token_losses
 from .reference_model import reference_of
