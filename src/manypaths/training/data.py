@@ -5,12 +5,13 @@ Accepted rows are TRL's: `messages`, `prompt` with `completion` (plain text or l
 Every failure is one ValueError or FileNotFoundError with the place and the cure.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, ReadInstruction, load_dataset, load_from_disk
+from datasets import Dataset
+
+from ..sources import json_kind, read_source
 
 Format = tuple[str, ...]
 
@@ -31,7 +32,6 @@ COMPANIONS = (
     "tools",
     "chat_template_kwargs",
 )
-EXTENSIONS = (".json", ".jsonl", ".parquet")
 IGNORED = -100
 ROWS_SAMPLED = 1000
 ROWS_CHECKED = 100_000  # a file or slice of this size is checked row by row, of more data the beginning
@@ -68,15 +68,7 @@ def load_training_data(
         ValueError: an unsupported extension, an empty file, broken JSON (with its line), a row that is not an
             object or lacks what its format needs (with its number), missing columns, an unknown split.
     """
-    path = Path(path_or_hub_id)
-    if path.is_dir():
-        dataset = read_folder(path, split, name)
-    elif path.is_file() or looks_like_file(str(path_or_hub_id)):
-        dataset = take_split(read_file(path), split, path)
-    else:
-        dataset = load_hub_dataset(str(path_or_hub_id), split, name)
-    if len(dataset) == 0:
-        raise ValueError(f"{path_or_hub_id} has no rows in split {split!r}.")
+    dataset = read_source(path_or_hub_id, split, name)
     dataset = rename(dataset, columns or {}, path_or_hub_id)
     found = match_format(dataset.column_names, formats, path_or_hub_id)
     if not keep_all_columns:
@@ -87,136 +79,6 @@ def load_training_data(
     if layout == "chat" or system_prompt is not None:
         dataset = to_chat(dataset, found, system_prompt, layout == "chat", path_or_hub_id)
     return dataset
-
-
-def looks_like_file(text: str) -> bool:
-    """Whether a name that does not exist was meant as a file: by its ending, or as no hub id starts so."""
-    return text.startswith((".", "/", "~")) or Path(text).suffix in (*EXTENSIONS, ".csv", ".txt", ".gz")
-
-
-def read_file(path: Path) -> Dataset:
-    """A local file as a dataset; see `load_training_data` for the errors."""
-    if not path.is_file():
-        raise FileNotFoundError(f"No data file at {path} (looked in {path.absolute().parent}).")
-    if path.suffix not in EXTENSIONS:
-        ending = path.suffix or "without ending"
-        raise ValueError(f"Cannot read {path}: data files are {', '.join(EXTENSIONS)}, this one is {ending}.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty; training needs at least one row.")
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    text = read_text(path)
-    rows = json_lines(text, path) if path.suffix == ".jsonl" else json_document(text, path)
-    if not rows:
-        raise ValueError(f"{path} is empty; training needs at least one row.")
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    try:
-        return Dataset.from_dict({key: [row.get(key) for row in rows] for key in names})
-    except Exception as error:  # pyarrow has no common base class for its type errors
-        raise ValueError(f"The rows of {path} do not have the same types: {one_line(error)}") from error
-
-
-def read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); is it {path.suffix}?") from error
-
-
-def read_parquet(path: Path) -> Dataset:
-    try:
-        return Dataset.from_parquet(str(path), keep_in_memory=True)
-    except Exception as error:  # pyarrow and datasets wrap a damaged file in several ways
-        raise ValueError(f"{path} is no readable parquet file: {one_line(error)}") from error
-
-
-def json_lines(text: str, path: Path) -> list[dict[str, Any]]:
-    """One object per line; blank lines are skipped."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            rows.append(json_object(line, path, number))
-    return rows
-
-
-def json_object(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {number}: broken JSON ({error.msg}, column {error.colno}); a line is one object."
-        ) from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}, line {number}: a row must be a JSON object, found {json_kind(row)}.")
-    return row
-
-
-def json_document(text: str, path: Path) -> list[dict[str, Any]]:
-    """A list of objects, or one object per line under the name .json."""
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
-            return json_lines(text, path)
-        place = f"{path}, line {error.lineno}"
-        raise ValueError(f"{place}: broken JSON ({error.msg}, column {error.colno}).") from error
-    if isinstance(document, dict):
-        document = [document]
-    if not isinstance(document, list):
-        raise ValueError(f"{path} must hold a list of objects, found {json_kind(document)}.")
-    for number, row in enumerate(document, start=1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, row {number}: a row must be a JSON object, found {json_kind(row)}.")
-    return document
-
-
-def json_kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {list: "a list", dict: "an object", str: "a string", int: "a number", float: "a number"}
-    return kinds.get(type(value), type(value).__name__)
-
-
-def take_split(dataset: Dataset, split: str, path: Path) -> Dataset:
-    """Rows of `train`, `train[:100]`, `train[90%:]`; a file has no other split."""
-    try:
-        (instruction,) = ReadInstruction.from_spec(split).to_absolute({"train": len(dataset)})
-    except (ValueError, AssertionError) as error:
-        raise ValueError(
-            f"Cannot take split {split!r} of {path} ({one_line(error)}). "
-            f"It has {len(dataset)} rows in the one split train; slices look like train[:90%]."
-        ) from error
-    start, stop = instruction.from_, instruction.to
-    return dataset.select(range(start or 0, len(dataset) if stop is None else stop))
-
-
-def read_folder(path: Path, split: str, name: str | None) -> Dataset:
-    """A folder written by `save_to_disk`, or one of data files."""
-    if (path / "dataset_dict.json").is_file():
-        return named_split(load_from_disk(str(path)), split, path)
-    if (path / "state.json").is_file():
-        return take_split(load_from_disk(str(path)), split, path)
-    return load_hub_dataset(str(path), split, name)
-
-
-def named_split(splits: Mapping[str, Dataset], split: str, path: Path) -> Dataset:
-    if split not in splits:
-        raise ValueError(f"{path} has no split {split!r}; it has {', '.join(splits)}.")
-    return splits[split]
-
-
-def load_hub_dataset(path: str, split: str, name: str | None) -> Dataset:
-    try:
-        return load_dataset(path, name, split=split)
-    except Exception as error:  # the hub client, the builders and pyarrow all raise their own
-        raise ValueError(f"Cannot load dataset {path!r}, split {split!r}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def rename(dataset: Dataset, columns: Mapping[str, str], source: str | Path) -> Dataset:

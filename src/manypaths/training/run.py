@@ -12,13 +12,13 @@ from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_conf
 from ..evaluation.sampling import is_conversation
 from ..objectives import resolve
 from ..options import DataArguments, RewardArguments
+from ..sources import one_line
 from .attachment import check_top_k
 from .data import (
     PROMPT_FORMATS,
     SFT_FORMATS,
     check_tokenizer_fits,
     load_training_data,
-    one_line,
 )
 from .grpo import GRPOConfig, train_grpo
 from .rewards import resolve_reward
