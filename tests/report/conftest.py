@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from manypaths.evaluation.metrics import mean_interval, pass_at_k_curve
+from manypaths.evaluation.intervals import mean_interval
+from manypaths.evaluation.metrics import pass_at_k_curve
 
 # method: (label, mean pass@1, share of prompts out of reach, distinct, Self-BLEU, entropy, KL, side tasks)
 SFT = {

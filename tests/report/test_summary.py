@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from manypaths.evaluation.metrics import mean_interval, paired_interval, samples_to_match
+from manypaths.evaluation.intervals import mean_interval, paired_interval
+from manypaths.evaluation.metrics import samples_to_match
 from manypaths.report.summary import check_runs, difference, efficiency, estimate, summarize
 
 

@@ -1,33 +1,16 @@
-"""Numbers from repeated samples: pass@k, best-of-N efficiency, and their 95 % intervals.
+"""Numbers from repeated samples: avg@k, pass@k, best-of-N, the answers they hold, and best-of-N efficiency.
 
-Shapes: P prompts, n samples per prompt, c correct samples of one prompt. Scores are fractions in [0, 1].
-Intervals are Student t intervals of a mean; the unit that is averaged (seeds or prompts) is the caller's choice.
+Shapes: P problems, n samples of one problem, c of them right. Grades are fractions in [0, 1]. A function takes
+the samples of ONE problem; its curve takes all problems and returns {k: [P values]}, whose means are the scores.
+k above n is always an error: the number of samples is never clipped.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its confidence limits.
-
-    `value` is the mean of `n` values. `low` and `high` are None when n = 1: one value says nothing about
-    its own spread, and None (unlike NaN) survives JSON.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-    def excludes(self, point: float) -> bool:
-        """True when the limits are known and `point` lies outside them."""
-        if self.low is None or self.high is None:
-            return False
-        return point < self.low or point > self.high
+from .intervals import finite_values
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
@@ -42,8 +25,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
         raise ValueError(f"num_samples is {num_samples}; pass@k needs at least one sample per prompt.")
     if not 0 <= num_correct <= num_samples:
         raise ValueError(f"num_correct is {num_correct}; it must lie between 0 and num_samples = {num_samples}.")
-    if not 1 <= k <= num_samples:
-        raise ValueError(f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples.")
+    check_k(k, num_samples)
     if num_correct > num_samples - k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / j for j in range(num_samples - num_correct + 1, num_samples + 1))
@@ -61,6 +43,71 @@ def pass_at_k_curve(num_correct: Sequence[int], num_samples: int, ks: Iterable[i
         by_count = {count: pass_at_k(num_samples, count, k) for count in set(num_correct)}
         curve[k] = [by_count[count] for count in num_correct]
     return curve
+
+
+def avg_at_k(grades: Sequence[float], k: int) -> float:
+    """Mean grade of the first k samples of a problem: avg@k.
+
+    Raises ValueError for k outside 1..n or a grade that is not finite.
+    """
+    checked = finite_values(grades, "the grades")
+    check_k(k, len(checked))
+    return math.fsum(checked[:k]) / k
+
+
+def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float:
+    """Grade of the best-scored of n samples: the exact mean over all subsets of that size.
+
+    Samples with equal scores win equally often. n = 1 is the mean grade; n = all gives the grade of the highest
+    score; scores that rise with the grade give pass@n, the upper bound.
+
+    Raises ValueError for unequal lengths, n outside 1..samples, or a number that is not finite.
+    """
+    return _expected(_grades_by_rank(scores, grades), n)
+
+
+def best_of_n_curve(
+    scores: Sequence[Sequence[float]], grades: Sequence[Sequence[float]], ns: Iterable[int]
+) -> dict[int, list[float]]:
+    """best_of_n of every problem for every n: {n: [P values]}. Raises ValueError as best_of_n does."""
+    if len(scores) != len(grades):
+        raise ValueError(f"There are scores of {len(scores)} problems but grades of {len(grades)}.")
+    ranked = [_grades_by_rank(*pair) for pair in zip(scores, grades, strict=True)]
+    return {n: [_expected(row, n) for row in ranked] for n in ns}
+
+
+def expected_max(scores: Sequence[float], n: int) -> float:
+    """Mean over all subsets of n samples of their highest score, such as a reward, in the units of the score.
+
+    Raises ValueError as best_of_n does.
+    """
+    return best_of_n(scores, scores, n)
+
+
+def expected_max_curve(scores: Sequence[Sequence[float]], ns: Iterable[int]) -> dict[int, list[float]]:
+    """expected_max of every problem for every n: {n: [P values]}. Raises ValueError as best_of_n does."""
+    return best_of_n_curve(scores, scores, ns)
+
+
+def distinct_answers(classes: Sequence[Hashable | None]) -> int:
+    """How many different answers the samples of a problem hold; None, a sample without an answer, is none of them."""
+    return len({one for one in classes if one is not None})
+
+
+def answer_entropy(classes: Sequence[Hashable | None]) -> float:
+    """Entropy in nats of the shares of the different answers; samples without an answer (None) are left out.
+
+    0 when all answers are equal or there is none; at most ln(number of answers).
+    """
+    counts = Counter(one for one in classes if one is not None)
+    total = sum(counts.values())
+    return math.fsum(count / total * math.log(total / count) for count in counts.values())
+
+
+def check_k(k: int, num_samples: int) -> None:
+    """ValueError unless 1 <= k <= num_samples."""
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples.")
 
 
 def samples_to_match(
@@ -94,65 +141,31 @@ def match_share(curve: Sequence[float], target: float, n: int) -> float | None:
     return None
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of the values with its t interval; the limits are None for a single value.
-
-    Raises ValueError for no values, for a value that is not finite, or a confidence outside (0, 1).
-    """
-    values = [float(value) for value in values]
-    if not values:
-        raise ValueError("mean_interval got no values; pass at least one.")
-    if not all(math.isfinite(value) for value in values):
-        raise ValueError("mean_interval got a value that is not finite; drop or repair such values first.")
-    mean = _mean(values)
-    if len(values) == 1:
-        return Interval(mean, None, None, 1)
-    degrees = len(values) - 1
-    variance = math.fsum((value - mean) ** 2 for value in values) / degrees
-    half = student_t_quantile(confidence, degrees) * math.sqrt(variance / len(values))
-    return Interval(mean, mean - half, mean + half, len(values))
+def _grades_by_rank(scores: Sequence[float], grades: Sequence[float]) -> list[float]:
+    """Grades from the highest score to the lowest; equal scores share the mean of their grades."""
+    if len(scores) != len(grades):
+        raise ValueError(f"A problem has {len(scores)} scores but {len(grades)} grades; every sample needs both.")
+    checked_scores, checked_grades = finite_values(scores, "the scores"), finite_values(grades, "the grades")
+    by_score: dict[float, list[float]] = {}
+    for score, grade in zip(checked_scores.tolist(), checked_grades.tolist(), strict=True):
+        by_score.setdefault(score, []).append(grade)
+    return [_mean(by_score[score]) for score in sorted(by_score, reverse=True) for _ in by_score[score]]
 
 
-def paired_interval(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of a - b with its t interval, where a[i] and b[i] share what varies (the seed, or the prompt).
-
-    Raises ValueError when the lengths differ, or as mean_interval does.
-    """
-    if len(a) != len(b):
-        raise ValueError(f"paired values must come in pairs; got {len(a)} and {len(b)}.")
-    return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)
+def _expected(grades_by_rank: list[float], n: int) -> float:
+    check_k(n, len(grades_by_rank))
+    chances = _rank_chances(len(grades_by_rank), n)
+    mean = math.fsum(chance * grade for chance, grade in zip(chances, grades_by_rank, strict=False))
+    return min(max(mean, min(grades_by_rank)), max(grades_by_rank))  # rounding never leaves the range of the grades
 
 
 @lru_cache(maxsize=4096)
-def student_t_quantile(confidence: float, degrees: int) -> float:
-    """The t with P(-t < T < t) = confidence for Student's T with a whole number of degrees of freedom.
-
-    Raises ValueError for a confidence outside (0, 1) or fewer than one degree of freedom.
-    """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence is {confidence}; it must lie strictly between 0 and 1, for example 0.95.")
-    if degrees < 1:
-        raise ValueError(f"degrees is {degrees}; a t interval needs at least one degree of freedom (two values).")
-    low, high = 0.0, math.pi / 2  # t = sqrt(degrees) * tan(angle) maps all t to a bounded search
-    for _ in range(80):
-        angle = (low + high) / 2
-        if _central_t_probability(angle, degrees) < confidence:
-            low = angle
-        else:
-            high = angle
-    return math.sqrt(degrees) * math.tan((low + high) / 2)
-
-
-def _central_t_probability(angle: float, degrees: int) -> float:
-    """P(|T| < sqrt(degrees) tan(angle)): the finite trigonometric series that holds for whole degrees."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for j in range(2 + odd, degrees - 1, 2):
-        term *= cosine * cosine * (j - 1) / j
-        total += term
-    return (angle + sine * total) * 2 / math.pi if odd else sine * total
+def _rank_chances(num_samples: int, n: int) -> list[float]:
+    """Chance that rank r = 0, 1, ... is the best of a random subset: C(num_samples - 1 - r, n - 1) / C(num_samples, n)."""
+    chances = [n / num_samples]
+    for rank in range(num_samples - n):
+        chances.append(chances[-1] * (num_samples - n - rank) / (num_samples - 1 - rank))
+    return chances
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .diversity import self_bleu
-from .metrics import mean_interval, pass_at_k_curve, student_t_quantile
+from .intervals import mean_interval, student_t_quantile
+from .metrics import pass_at_k_curve
 from .sampling import Sample
 
 LIBRARIES = ("manypaths", "torch", "transformers", "trl", "datasets")

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from manypaths.evaluation.diversity import self_bleu
-from manypaths.evaluation.metrics import mean_interval, pass_at_k_curve
+from manypaths.evaluation.intervals import mean_interval
+from manypaths.evaluation.metrics import pass_at_k_curve
 from manypaths.playground.countdown import Problem, is_solution
 from manypaths.playground.data import evaluation_problems
 from manypaths.playground.model import load_base

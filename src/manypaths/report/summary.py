@@ -6,12 +6,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from manypaths.evaluation.metrics import (
-    match_share,
-    mean_interval,
-    paired_interval,
-    pass_at_k_curve,
-)
+from manypaths.evaluation.intervals import mean_interval, paired_interval
+from manypaths.evaluation.metrics import match_share, pass_at_k_curve
 from manypaths.report.wording import BASELINE, LABELS, ROW_ORDER
 
 PER_PROMPT_NAMES = {"distinct_correct": "num_distinct"}
