@@ -107,7 +107,7 @@ def test_wrong_rewards_and_columns_fail_before_a_trainer_exists(tmp_path, model,
 
 def test_rewards_are_called_as_trl_calls_them_and_added_with_weights():
     rows = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]
-    groups = [[Sample("x", [5], True), Sample("y", [6], True)], [Sample("z", [7], True)]]
+    groups = [[Sample("x", [5], "eos"), Sample("y", [6], "eos")], [Sample("z", [7], "eos")]]
     seen = {}
 
     def remembers(prompts, completions, completion_ids, answer, log_metric, **columns):
@@ -134,5 +134,5 @@ def test_conversational_prompts_get_conversational_completions():
         seen.extend(completions)
         return [0.0]
 
-    grade([{"prompt": [{"role": "user", "content": "a"}]}], [[Sample("x", [5], True)]], [remembers])
+    grade([{"prompt": [{"role": "user", "content": "a"}]}], [[Sample("x", [5], "eos")]], [remembers])
     assert seen == [[{"role": "assistant", "content": "x"}]]

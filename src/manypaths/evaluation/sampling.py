@@ -1,53 +1,47 @@
-"""n samples per prompt from a Hugging Face model, and the file that keeps them for grading again."""
+"""n samples per prompt from a Hugging Face model with `generate`, each from a random stream of its own."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import GenerationConfig
+import transformers
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from ..modes import evaluating
+from .prompts import Prompt, encode_prompts, is_conversation, prompt_hash
+from .samples import (
+    Backend,
+    Request,
+    Sample,
+    Sampling,
+    check_context,
+    cut_batches,
+    requests_for,
+    uniforms,
+    with_progress,
+)
 
-Prompt = str | list[dict[str, Any]] | list[int]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One continuation: its text without special tokens, its ids up to and including the end token."""
-
-    text: str
-    token_ids: list[int]
-    finished: bool  # an end token came before the length ran out
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How samples are drawn. temperature 0 is greedy; top_k 0 and top_p 1 leave the distribution whole.
-
-    Raises ValueError for a value out of range.
-    """
-
-    num_samples: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int = 512
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        at_least = {"num_samples": 1, "temperature": 0, "top_k": 0, "max_new_tokens": 1}
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}.")
-        if self.temperature == 0 and self.num_samples > 1:
-            raise ValueError(f"temperature 0 gives {self.num_samples} equal samples; draw 1, or raise the temperature.")
+__all__ = [
+    "Backend",
+    "Prompt",
+    "Request",
+    "Sample",
+    "Sampling",
+    "check_context",
+    "encode_prompts",
+    "is_conversation",
+    "prompt_hash",
+    "requests_for",
+    "sample",
+    "transformers_backend",
+    "with_progress",
+    "write_samples",
+]
 
 
 def sample(
@@ -63,63 +57,124 @@ def sample(
     """`sampling.num_samples` continuations of every prompt, in the order of the prompts.
 
     Prompts are text, conversations (the tokenizer's chat template is applied, the answer opened) or token
-    ids. Rows are generated in batches of `batch_size`, left-padded, the longest prompts first. The draws
-    depend on seed, prompts and batch size only; the random state and the model's mode stay as they were.
+    ids. See `transformers_backend` for how they are drawn.
 
     Raises ValueError for no prompts, an empty prompt, or conversations without a chat template.
     """
-    ids = encode_prompts(tokenizer, prompts, chat_template_kwargs)
-    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
-    rows = [index for index in order for _ in range(sampling.num_samples)]
-    config = generation_config(model, tokenizer, sampling)
-    drawn: list[list[Sample]] = [[] for _ in ids]
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), evaluating(model), own_settings_aside(model), torch.no_grad():
-        for number, start in enumerate(progress(range(0, len(rows), batch_size), show_progress)):
-            batch = rows[start : start + batch_size]
-            torch.manual_seed(sampling.seed * 1_000_003 + number)
-            input_ids, mask = left_padded([ids[index] for index in batch], config.pad_token_id)
+    requests = requests_for(encode_prompts(tokenizer, prompts, chat_template_kwargs), sampling)
+    draws = transformers_backend(model, tokenizer, batch_size).draw(requests, ())
+    drawn = dict(with_progress(draws, total=len(requests), show=show_progress))
+    number = sampling.num_samples
+    return [[drawn[start + index] for index in range(number)] for start in range(0, len(requests), number)]
+
+
+def transformers_backend(model: Any, tokenizer: Any, batch_size: int = 64) -> Backend:
+    """Samples by the model's own `generate`, in left-padded batches of `batch_size`, on the model's device.
+
+    Every sample has a random stream of its own, fixed by seed, prompt and index. Its draws depend neither on
+    the batch it happens to share, apart from the rounding of the logits, nor on any global random state, which
+    stays as it was; so do the model's mode and generation settings. Batches are cut from the whole list of
+    requests: a run that goes on repeats an unfinished batch whole and gives what was missing, so that even
+    the rounding is that of an undisturbed run.
+
+    Raises ValueError where neither tokenizer nor model has an end token, and while drawing: logits that are not
+    numbers, or a batch too large for the memory.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    ends = end_token_ids(model, tokenizer)
+
+    def draw(requests: Sequence[Request], done: Collection[int]) -> Iterator[tuple[int, Sample]]:
+        for batch in cut_batches(requests, batch_size):
+            missing = {position for position in batch if position not in done}
+            if not missing:
+                continue
+            samples = draw_batch(model, tokenizer, [requests[position] for position in batch], ends)
+            for position, one in zip(batch, samples, strict=True):
+                if position in missing:
+                    yield position, one
+
+    return Backend(f"transformers {transformers.__version__}", draw)
+
+
+def draw_batch(model: Any, tokenizer: Any, batch: Sequence[Request], ends: Sequence[int]) -> list[Sample]:
+    """One sample per request; all share temperature, top_k, top_p and max_new_tokens."""
+    sampling = batch[0].sampling
+    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    input_ids, mask = left_padded([request.prompt_ids for request in batch], pad)
+    drawing = DrawFromStreams(batch, input_ids.shape[1], ends, model.device)
+    with evaluating(model), own_settings_aside(model), torch.no_grad():
+        try:
             output = model.generate(
                 input_ids=input_ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                generation_config=config,
+                generation_config=GenerationConfig(
+                    max_new_tokens=sampling.max_new_tokens,
+                    do_sample=False,  # the one token that `drawing` leaves
+                    eos_token_id=list(ends),
+                    pad_token_id=pad,
+                    use_cache=True,
+                ),
+                logits_processor=LogitsProcessorList([drawing]),
             )
-            for index, tokens in zip(batch, output[:, input_ids.shape[1] :].tolist(), strict=True):
-                drawn[index].append(read_sample(tokenizer, tokens, config.eos_token_id))
-    return drawn
-
-
-def encode_prompts(
-    tokenizer: Any, prompts: Sequence[Prompt], chat_template_kwargs: dict[str, Any] | None = None
-) -> list[list[int]]:
-    """Token ids of every prompt; see `sample`."""
-    if not prompts:
-        raise ValueError("There is no prompt to sample from.")
-    ids = [encode_prompt(tokenizer, prompt, chat_template_kwargs or {}) for prompt in prompts]
-    for number, row in enumerate(ids, start=1):
-        if not row:
-            raise ValueError(f"Prompt {number} is empty after tokenisation; give it at least one token.")
-    return ids
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt, chat_template_kwargs: dict[str, Any]) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    if not is_conversation(prompt):
-        return list(prompt)
-    if tokenizer.chat_template is None:
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"Out of memory with {len(batch)} samples at once (prompts of up to {input_ids.shape[1]} tokens, "
+                f"{sampling.max_new_tokens} new ones); lower --batch_size."
+            ) from error
+    logprobs = drawing.logprob.tolist()
+    if not np.isfinite(logprobs).all():
         raise ValueError(
-            "The prompts are conversations but the tokenizer has no chat template; train with "
-            "--chat_template_path, or use plain text prompts."
+            "The model's logits are not numbers (NaN or infinite) for some sample. Load it in a wider type "
+            "(--dtype bfloat16 or float32), or check the weights."
         )
-    encoded = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **chat_template_kwargs
-    )
-    return encoded["input_ids"]
+    rows = output[:, input_ids.shape[1] :].tolist()
+    known = [logprob if sampling.temperature > 0 else None for logprob in logprobs]
+    return [read_sample(tokenizer, tokens, ends, logprob) for tokens, logprob in zip(rows, known, strict=True)]
 
 
-def is_conversation(prompt: Any) -> bool:
-    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
+class DrawFromStreams(LogitsProcessor):
+    """Draws every row's next token by the inverse of its cumulative distribution, and leaves only that token.
+
+    logprob: [rows] float64, the sum of log-probabilities of the tokens drawn, up to and including the end token.
+    """
+
+    def __init__(self, batch: Sequence[Request], prompt_length: int, ends: Sequence[int], device: torch.device) -> None:
+        self.device = torch.device("cpu") if device.type == "mps" else device  # mps has no float64
+        self.sampling = batch[0].sampling
+        self.prompt_length = prompt_length
+        self.uniforms = torch.from_numpy(np.stack([uniforms(request) for request in batch])).to(self.device)
+        self.ends = torch.tensor(list(ends), device=self.device)
+        self.going_on = torch.ones(len(batch), dtype=torch.bool, device=self.device)
+        self.logprob = torch.zeros(len(batch), dtype=torch.float64, device=self.device)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """scores: [rows, V] logits of the next token; returns the same shape, 0 at the token and -inf elsewhere."""
+        logits = cut_distribution(input_ids, scores, self.sampling).to(self.device)
+        logprobs = logits.double().log_softmax(dim=-1)
+        if self.sampling.temperature > 0:
+            step = input_ids.shape[1] - self.prompt_length
+            cumulative = logprobs.exp().cumsum(dim=-1)
+            points = self.uniforms[:, step : step + 1] * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, points, right=True).clamp(max=scores.shape[1] - 1)
+        else:
+            tokens = logits.argmax(dim=-1, keepdim=True)
+        drawn = logprobs.gather(1, tokens).squeeze(1)
+        self.logprob += torch.where(self.going_on, drawn, 0.0)
+        self.going_on &= ~torch.isin(tokens.squeeze(1), self.ends)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.to(scores.device), 0.0)
+
+
+def cut_distribution(input_ids: torch.Tensor, scores: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Logits after temperature, then top_k, then top_p, as `generate` orders them; [rows, V]."""
+    if sampling.temperature == 0:
+        return scores
+    scores = scores / sampling.temperature
+    if sampling.top_k > 0:
+        scores = TopKLogitsWarper(sampling.top_k)(input_ids, scores)
+    if sampling.top_p < 1:
+        scores = TopPLogitsWarper(sampling.top_p)(input_ids, scores)
+    return scores
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -130,31 +185,6 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
     if not own + declared:
         raise ValueError("Neither tokenizer nor model declares an end token, so no answer could ever end.")
     return list(dict.fromkeys(own + declared))
-
-
-def generation_config(model: Any, tokenizer: Any, sampling: Sampling) -> GenerationConfig:
-    """Exactly what was asked for; `own_settings_aside` keeps the model's own file, its penalties and cuts, out of it."""
-    ends = end_token_ids(model, tokenizer)
-    pad = tokenizer.pad_token_id
-    how: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        how = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": 0.0,
-            "typical_p": 1.0,
-        }
-    return GenerationConfig(
-        max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=ends[0] if pad is None else pad,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        use_cache=True,
-        **how,
-    )
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -168,36 +198,23 @@ def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch
     return ids, mask
 
 
-def read_sample(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> Sample:
-    stop = next((place for place, token in enumerate(tokens) if token in ends), None)
-    kept = tokens if stop is None else tokens[: stop + 1]
-    return Sample(tokenizer.decode(kept, skip_special_tokens=True), kept, stop is not None)
+def read_sample(tokenizer: Any, tokens: list[int], ends: Sequence[int], logprob: float | None) -> Sample:
+    """The sample in a row of generated ids, which are padding after the first end token."""
+    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    kept = tokens if end is None else tokens[: end + 1]
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    return Sample(text, kept, "length" if end is None else "eos", len(kept), logprob)
 
 
 @contextmanager
 def own_settings_aside(model: Any) -> Iterator[None]:
-    """The model's own generation settings out of the way, and back afterwards."""
+    """The model's own generation settings, its penalties and cuts, out of the way, and back afterwards."""
     settings = model.generation_config
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
         model.generation_config = settings
-
-
-def progress(steps: range, show: bool) -> Iterator[int]:
-    if not show:
-        yield from steps
-        return
-    from tqdm import tqdm
-
-    yield from tqdm(steps, desc="sampling", unit="batch")
-
-
-def prompt_hash(tokenizer: Any, prompts: Sequence[Prompt], chat_template_kwargs: dict[str, Any] | None = None) -> str:
-    """A name for exactly these token ids, so that two results can be known to share their prompts."""
-    ids = encode_prompts(tokenizer, prompts, chat_template_kwargs)
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def write_samples(

@@ -14,7 +14,8 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback
 
-from ..evaluation.sampling import Sample, Sampling, is_conversation, sample
+from ..evaluation.prompts import is_conversation
+from ..evaluation.sampling import Sample, Sampling, sample
 from .data import check_tokenizer_fits
 from .rewards import Reward, resolve_reward
 
