@@ -3,7 +3,7 @@ from manypaths.report.tables import difference_table, facts, score_table, tables
 
 
 def row_of(table, method):
-    (row,) = [row for row in table.rows if row.method == method]
+    (row,) = [row for row in table.rows if row.key == method]
     return dict(zip([heading for heading, _ in table.columns], row.cells, strict=True))
 
 
@@ -32,7 +32,7 @@ def test_differences_are_bold_when_the_interval_leaves_out_zero(make_results):
         for key in ("pass@1", "pass@64"):
             assert row_of(table, method)[key].strong == (difference(results, method, "rl", key).sign() != 0)
     assert "no correction for many comparisons" in table.note
-    assert "ce" not in [row.method for row in table.rows]
+    assert "ce" not in [row.key for row in table.rows]
 
 
 def test_best_of_n_column(make_results):
@@ -45,7 +45,7 @@ def test_tables_that_cannot_be_filled_are_left_out(make_results):
     assert [table.title for table in tables_of(make_results(methods=("sed",), stages=("sft",)))] == ["Scores before RL"]
     assert len(tables_of(make_results())) == 4
     table = score_table(make_results(), "rl")
-    assert "ce_hot" not in [row.method for row in table.rows]
+    assert "ce_hot" not in [row.key for row in table.rows]
 
 
 def test_facts_name_settings_hardware_versions_and_time(make_results):

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from manypaths.report.layout import Cell, Row, Table
 from manypaths.report.plots import Plot, inline_svg
 from manypaths.report.reading import VERDICTS, Reading, readings
 from manypaths.report.style import CSS
 from manypaths.report.summary import check_runs
-from manypaths.report.tables import Cell, Row, Table, columns_of, conditions, facts, method_notes, tables_of
+from manypaths.report.tables import columns_of, conditions, facts, method_notes, tables_of
 from manypaths.report.wording import READING_HELP, world_story
 
 
@@ -24,21 +25,57 @@ def report_html(results: Mapping, plots: Sequence[Plot]) -> str:
         f"<h1>{escape(question)}</h1>",
         f'<p class="lead">{escape(story)}</p>',
         _claims(readings(results)),
-        *map(_figure, plots),
+        *map(html_figure, plots),
         "<h2>All numbers</h2>",
         '<p class="note">Accuracies in percent, differences in percentage points. Point at a heading for its '
         "meaning, or open the glossary below.</p>",
-        *map(_table, tables_of(results)),
+        *map(html_table, tables_of(results)),
         _glossary(results),
-        _details("How it was run", facts(results)),
+        html_details("How it was run", html_definitions(facts(results))),
     ]
-    body = "\n".join(part for part in parts if part)
+    return html_page(f"{results['world']}: manypaths report", [part for part in parts if part])
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """A page of its own around the parts."""
+    body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(results['world'])}: manypaths report</title>\n<style>{CSS}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
+
+
+def html_figure(plot: Plot) -> str:
+    """A plot under its heading and caption."""
+    return (
+        f'<h2>{escape(plot.title)}</h2>\n<p class="caption">{escape(plot.caption)}</p>\n'
+        f'<figure><div class="scroll">{inline_svg(plot)}</div></figure>'
+    )
+
+
+def html_table(table: Table) -> str:
+    """A table under its title, followed by its note."""
+    headings = "".join(
+        f'<th scope="col" title="{escape(meaning)}">{escape(heading)}</th>' for heading, meaning in table.columns
+    )
+    rows = "\n".join(map(_row, table.rows))
+    return (
+        f'<h3>{escape(table.title)}</h3>\n<div class="scroll"><table>\n<thead><tr><th></th>{headings}</tr></thead>\n'
+        f'<tbody>\n{rows}\n</tbody></table></div>\n<p class="note">{escape(table.note)}</p>'
+    )
+
+
+def html_details(title: str, content: str, is_open: bool = False) -> str:
+    """Content that folds away under its title."""
+    return f"<details{' open' if is_open else ''}><summary>{escape(title)}</summary>\n{content}</details>"
+
+
+def html_definitions(lines: Sequence[tuple[str, str]]) -> str:
+    """Names beside their meanings or values."""
+    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines)
+    return f"<dl>\n{items}\n</dl>"
 
 
 def _claims(found: Sequence[Reading]) -> str:
@@ -59,41 +96,17 @@ def _claim(reading: Reading) -> str:
     )
 
 
-def _figure(plot: Plot) -> str:
-    return (
-        f'<h2>{escape(plot.title)}</h2>\n<p class="caption">{escape(plot.caption)}</p>\n'
-        f'<figure><div class="scroll">{inline_svg(plot)}</div></figure>'
-    )
-
-
-def _table(table: Table) -> str:
-    headings = "".join(
-        f'<th scope="col" title="{escape(meaning)}">{escape(heading)}</th>' for heading, meaning in table.columns
-    )
-    rows = "\n".join(map(_row, table.rows))
-    return (
-        f'<h3>{escape(table.title)}</h3>\n<div class="scroll"><table>\n<thead><tr><th></th>{headings}</tr></thead>\n'
-        f'<tbody>\n{rows}\n</tbody></table></div>\n<p class="note">{escape(table.note)}</p>'
-    )
-
-
 def _row(row: Row) -> str:
-    seeds = f"{row.num_seeds} run{'s' if row.num_seeds != 1 else ''}"
     cells = "".join(map(_cell, row.cells))
-    return f'<tr class="{row.kind}"><th scope="row" title="{seeds}">{escape(row.label)}</th>{cells}</tr>'
+    return f'<tr class="{row.kind}"><th scope="row" title="{escape(row.hint)}">{escape(row.label)}</th>{cells}</tr>'
 
 
 def _cell(cell: Cell) -> str:
     value = f"<b>{escape(cell.value)}</b>" if cell.strong else escape(cell.value)
-    spread = f" <small>{escape(cell.spread)}{cell.mark}</small>" if cell.spread else ""
+    spread = f" <small>{escape(cell.spread)}{cell.mark}</small>" if cell.spread or cell.mark else ""
     return f"<td>{value}{spread}</td>"
 
 
 def _glossary(results: Mapping) -> str:
     columns = [(column.label, column.meaning) for column in columns_of(results)]
-    return _details("Glossary: rows and columns", method_notes(results) + columns, is_open=True)
-
-
-def _details(title: str, lines: Sequence[tuple[str, str]], is_open: bool = False) -> str:
-    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines)
-    return f"<details{' open' if is_open else ''}><summary>{escape(title)}</summary>\n<dl>\n{items}\n</dl></details>"
+    return html_details("Glossary: rows and columns", html_definitions(method_notes(results) + columns), is_open=True)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from manypaths.report.layout import Cell, Row, Table
 from manypaths.report.reading import Reading, readings
 from manypaths.report.summary import check_runs
-from manypaths.report.tables import Cell, Row, Table, conditions, facts, method_notes, tables_of
+from manypaths.report.tables import conditions, facts, method_notes, tables_of
 from manypaths.report.wording import READING_HELP, world_story
 
 

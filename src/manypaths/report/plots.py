@@ -159,7 +159,7 @@ def _frontier(results: Mapping) -> Plot | None:
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel("accuracy: pass@1")
     axes.set_ylabel("diversity: distinct correct answers per prompt")
-    _place_labels(figure, axes, labels)
+    place_labels(figure, axes, labels)
     caption = (
         "Up and to the right is better. Open marker: after SFT, filled: after RL, crosses: 95 % intervals. "
         "Grey markers are controls: cheap alternatives that a new objective has to beat."
@@ -181,7 +181,7 @@ def _draw_point(axes, at: tuple[Estimate, Estimate], style: Style, filled: bool)
     axes.plot(x.value, y.value, style.marker, ms=7, mfc=face, mec=style.color, mew=1.6, zorder=3)
 
 
-def _place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, str]]) -> None:
+def place_labels(figure: Figure, axes, labels: list[tuple[str, float, float, str]]) -> None:
     """Names beside their points, each in the corner where it covers the fewest points and other names."""
     figure.draw_without_rendering()
     point = figure.dpi / 72

@@ -1,8 +1,8 @@
-"""The tables of a report as plain rows and cells, without layout: Markdown, HTML and terminal render the same ones."""
+"""The tables of a report on runs as plain rows and cells, without layout."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from manypaths.report.layout import PLUS_MINUS, Cell, Row, Table, flat
 from manypaths.report.summary import (
     Efficiency,
     Estimate,
@@ -30,38 +30,6 @@ from manypaths.report.wording import (
 )
 
 DAGGERS = ("", "\u2020", "\u2021")
-PLUS_MINUS = "\u00b1"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number as shown: value, spread (`\u00b1 1.3` or `[0.4, 0.5]`), dagger, and whether it stands out."""
-
-    value: str
-    spread: str = ""
-    mark: str = ""
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method: its key, label, kind ("baseline", "control" or "method"), seeds run, and its cells."""
-
-    method: str
-    label: str
-    kind: str
-    num_seeds: int
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Title, column (heading, meaning) pairs without the row label, rows, and the note that says what limits mean."""
-
-    title: str
-    columns: list[tuple[str, str]]
-    rows: list[Row]
-    note: str
 
 
 def score_table(results: Mapping, stage: str) -> Table:
@@ -144,22 +112,14 @@ def facts(results: Mapping) -> list[tuple[str, str]]:
     found.append(("test prompts (hash)", ", ".join(sorted(str(one)[:12] for one in hashes if one)) or "not recorded"))
     found += [(f"left out: {one['label']}, seed {one['seed']}", one["reason"]) for one in results.get("left_out", [])]
     for section in ("hardware", "settings", "versions"):
-        found += _flat(section, results.get(section))
+        found += flat(section, results.get(section))
     return found
-
-
-def _flat(name: str, value) -> list[tuple[str, str]]:
-    """Nested settings as dotted names."""
-    if isinstance(value, Mapping):
-        return [line for key, inner in value.items() for line in _flat(f"{name}.{key}", inner)]
-    if isinstance(value, (list, tuple)):
-        return [(name, ", ".join(map(str, value)))]
-    return [] if value is None else [(name, str(value))]
 
 
 def _row(results: Mapping, method: str, stage: str, cells: list[Cell]) -> Row:
     kind = "baseline" if method == BASELINE else "control" if method in CONTROLS else "method"
-    return Row(method, label_of(results, method), kind, len(runs_of(results, method, stage)), cells)
+    num_seeds = len(runs_of(results, method, stage))
+    return Row(method, label_of(results, method), kind, cells, hint=f"{num_seeds} run{'s' if num_seeds != 1 else ''}")
 
 
 def _marks(found: Sequence[Estimate | Efficiency | None]) -> dict[str, str]:

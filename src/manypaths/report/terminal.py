@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from manypaths.report.layout import PLUS_MINUS
 from manypaths.report.reading import VERDICTS, readings
 from manypaths.report.summary import check_runs, estimate, methods_of, score_keys, short_label_of, stages_of
-from manypaths.report.tables import PLUS_MINUS, conditions
+from manypaths.report.tables import conditions
 from manypaths.report.wording import BASELINE, CONTROLS, OVER, Score, number, pass_ks, score_for
 
 ARROW = "\u2192"
