@@ -1,48 +1,43 @@
-"""How different are the samples of one prompt? Self-BLEU and distinct-n.
+"""How different are the samples of one prompt? Overlap of words, distance of embeddings, and both over many prompts.
 
-Every function takes the k texts of ONE prompt, answers only (a shared prompt text would raise every overlap).
-Average over prompts yourself; values for different k are not comparable.
+A measure takes the k texts of ONE prompt, answers only: a shared prompt text would raise every overlap. Corpus
+functions average over prompts. Values for different k, lengths or tokenizers are not comparable, so fix the first and
+report the others; `TOKENIZERS` names what cuts texts into words.
 """
 
 import math
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any
 
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+import numpy as np
 
-MAX_ORDER = 4
+from .bleu import has_four_tokens, self_bleu, self_bleu_single_reference
+from .intervals import bootstrap_interval
 
+__all__ = [
+    "TOKENIZERS",
+    "corpus_diversity",
+    "corpus_score",
+    "distinct_n",
+    "diversity_per_prompt",
+    "embed",
+    "embedding_diversity",
+    "mean_distinct_n",
+    "self_bleu",
+    "self_bleu_single_reference",
+    "vendi_score",
+]
 
-def self_bleu(texts: Sequence[str]) -> float:
-    """Mean BLEU of each text against all the others: 100 for equal texts, near 0 for unrelated ones.
+TOKENIZERS = {
+    "self_bleu": "sacrebleu 13a, case kept",
+    "self_bleu_single_reference": "sacrebleu 13a, case kept",
+    "distinct_n": "white space",
+    "words": "white space",
+}
+ORDERS = (1, 2, 3)  # of distinct_n in corpus scores
 
-    Equal to sacrebleu's sentence BLEU (13a tokens, case kept, orders 1 to 4, exp smoothing, effective order
-    off) with the k - 1 other texts as references. Each text is counted once: per n-gram we keep the largest
-    count, its owner and the second largest count, so that the cost grows linearly with k.
-
-    BLEU needs four tokens: a shorter text scores 0 even against its own copy.
-    Raises ValueError for fewer than two texts, where no other text exists.
-    """
-    if len(texts) < 2:
-        raise ValueError(f"self_bleu got {len(texts)} texts; it compares samples, so pass at least two.")
-    tokenize = Tokenizer13a()
-    tokens = [tokenize(text.rstrip()).split() for text in texts]
-    counts = [_ngram_counts(words) for words in tokens]
-    top = _two_largest(counts)
-    lengths = [len(words) for words in tokens]
-    length_counts = Counter(lengths)
-    sorted_lengths = sorted(length_counts)
-    scores = []
-    for owner, (own, length) in enumerate(zip(counts, lengths, strict=True)):
-        matched, total = [0] * MAX_ORDER, [0] * MAX_ORDER
-        for ngram, count in own.items():
-            largest, largest_owner, second = top[ngram]
-            order = len(ngram) - 1
-            total[order] += count
-            matched[order] += min(count, second if largest_owner == owner else largest)
-        scores.append(_bleu(matched, total, length, _closest_length(length, length_counts, sorted_lengths)))
-    return math.fsum(scores) / len(scores)
+Encoder = str | Callable[[list[str]], Any]
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:
@@ -62,44 +57,145 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
-def _ngram_counts(words: list[str]) -> Counter:
-    return Counter(
-        tuple(words[start : start + order])
-        for order in range(1, MAX_ORDER + 1)
-        for start in range(len(words) - order + 1)
-    )
+def mean_distinct_n(texts: Sequence[str], orders: Sequence[int] = ORDERS) -> float:
+    """Mean of distinct_n over n = 1, 2, 3. Raises ValueError as distinct_n does."""
+    return fmean(distinct_n(texts, n) for n in orders)
 
 
-def _two_largest(counts: list[Counter]) -> dict[tuple[str, ...], tuple[int, int, int]]:
-    """Per n-gram: (largest count, index of the text that has it, largest count among the other texts)."""
-    top: dict[tuple[str, ...], tuple[int, int, int]] = {}
-    for owner, own in enumerate(counts):
-        for ngram, count in own.items():
-            largest, largest_owner, second = top.get(ngram, (0, -1, 0))
-            if count > largest:
-                top[ngram] = (count, owner, largest)
-            elif count > second:
-                top[ngram] = (largest, largest_owner, count)
-    return top
+def embed(texts: Sequence[str], encoder: Encoder | Any) -> np.ndarray:
+    """Embeddings [texts, D] in float64.
+
+    encoder: the name or folder of a sentence-transformers model, a function from a list of texts to a matrix, or the
+    matrix itself. Whether long texts are cut is the encoder's business: many sentence encoders read 128 to 512 tokens.
+
+    Raises ValueError when sentence-transformers is missing, or the matrix has not one row of finite numbers per text.
+    """
+    if isinstance(encoder, str):
+        encoder = _sentence_transformer(encoder)
+    rows = encoder(list(texts)) if callable(encoder) else encoder
+    matrix = np.asarray(rows.detach().float().cpu() if hasattr(rows, "detach") else rows, dtype=np.float64)
+    if matrix.ndim != 2 or len(matrix) != len(texts):
+        raise ValueError(f"The embeddings have shape {matrix.shape}; {len(texts)} texts need one row each.")
+    _unit_rows(matrix)
+    return matrix
 
 
-def _closest_length(length: int, length_counts: Counter, sorted_lengths: list[int]) -> int:
-    """The length of another text that lies nearest to this text's; the shorter one of a tie."""
-    if length_counts[length] > 1:
-        return length
-    place = bisect_left(sorted_lengths, length)
-    neighbours = sorted_lengths[max(place - 1, 0) : place] + sorted_lengths[place + 1 : place + 2]
-    return min(neighbours, key=lambda other: (abs(other - length), other))
+def embedding_diversity(embeddings: Any) -> float:
+    """1 - mean cosine over all pairs of the k embeddings [k, D] of one prompt: 0 when all point one way, at most 2.
+
+    Raises ValueError for fewer than two rows, or rows that are zero or not finite.
+    """
+    rows = _at_least_two_rows(embeddings)
+    k = len(rows)
+    pairs = float(np.sum(rows.sum(axis=0) ** 2)) - k  # the squared length of the sum holds every ordered pair
+    return min(max(1.0 - pairs / (k * (k - 1)), 0.0), 2.0)
 
 
-def _bleu(matched: list[int], total: list[int], length: int, reference_length: int) -> float:
-    """BLEU of one text in percent from its clipped matches; a missing order doubles the smoothing divisor."""
-    if not any(matched) or total[-1] == 0:
-        return 0.0
-    logs, divisor = 0.0, 1.0
-    for match, count in zip(matched, total, strict=True):
-        if match == 0:
-            divisor *= 2.0
-        logs += math.log(100.0 * (match or 1.0 / divisor) / count)
-    brevity = math.exp(1.0 - reference_length / length) if length < reference_length else 1.0
-    return brevity * math.exp(logs / MAX_ORDER)
+def vendi_score(embeddings: Any) -> float:
+    """Effective number of different texts, from 1 (all alike) to k: exp of the entropy of the cosine matrix / k.
+
+    The Vendi score of arXiv:2210.02410 with the plain cosine kernel of embeddings [k, D]. The spectrum does not see
+    signs: opposite vectors count as alike (score 1), while `embedding_diversity` calls them farthest apart (2).
+
+    Raises ValueError as embedding_diversity does.
+    """
+    rows = _at_least_two_rows(embeddings)
+    shares = np.linalg.svd(rows, compute_uv=False) ** 2 / len(rows)
+    shares = shares[shares > 1e-12]
+    return min(max(math.exp(-float(np.sum(shares * np.log(shares)))), 1.0), float(len(rows)))
+
+
+def diversity_per_prompt(
+    texts_per_prompt: Sequence[Sequence[str]], encoder: Encoder | Any = None
+) -> dict[str, list[float | None]]:
+    """Every measure for every prompt: {name: [P values]}, None where a measure does not exist.
+
+    self_bleu, self_bleu_single_reference (0 to 100), distinct_n (mean over n = 1, 2, 3), words (mean length) and,
+    with an `encoder`, embedding_diversity and vendi. A prompt with fewer than two texts has no value at all; one
+    whose texts all have fewer than four tokens has no Self-BLEU, which would be 0 however alike they are.
+
+    encoder: see `embed`; it gets the texts of all prompts at once, and a matrix has its rows in that order.
+    Raises ValueError for no prompts, or as embed does.
+    """
+    if len(texts_per_prompt) == 0:
+        raise ValueError("There is no prompt to measure the diversity of.")
+    measures: dict[str, Callable[[Sequence[str]], float | None]] = {
+        "self_bleu": lambda texts: self_bleu(texts) if has_four_tokens(texts) else None,
+        "self_bleu_single_reference": lambda texts: (
+            self_bleu_single_reference(texts) if has_four_tokens(texts) else None
+        ),
+        "distinct_n": mean_distinct_n,
+        "words": lambda texts: fmean(len(text.split()) for text in texts),
+    }
+    found = {
+        name: [measure(texts) if len(texts) > 1 else None for texts in texts_per_prompt]
+        for name, measure in measures.items()
+    }
+    if encoder is not None:
+        matrix = embed([text for texts in texts_per_prompt for text in texts], encoder)
+        ends = np.cumsum([len(texts) for texts in texts_per_prompt])
+        parts = np.split(matrix, ends[:-1])
+        found["embedding_diversity"] = [embedding_diversity(part) if len(part) > 1 else None for part in parts]
+        found["vendi"] = [vendi_score(part) if len(part) > 1 else None for part in parts]
+    return found
+
+
+def corpus_diversity(
+    texts_per_prompt: Sequence[Sequence[str]], encoder: Encoder | Any = None, *, confidence: float = 0.95, seed: int = 0
+) -> dict[str, dict[str, float | int | None]]:
+    """Mean over prompts of every measure of `diversity_per_prompt`: {name: score} as `corpus_score` makes it.
+
+    A measure that exists for no prompt is absent. Raises ValueError as diversity_per_prompt does.
+    """
+    per_prompt = diversity_per_prompt(texts_per_prompt, encoder)
+    scores = {name: corpus_score(values, confidence=confidence, seed=seed) for name, values in per_prompt.items()}
+    return {name: score for name, score in scores.items() if score is not None}
+
+
+def corpus_score(
+    values: Sequence[float | None], *, confidence: float = 0.95, seed: int = 0
+) -> dict[str, float | int | None] | None:
+    """Mean of the known values with its bootstrap interval over prompts; None when no value is known.
+
+    Returns {"value", "low", "high", "n": prompts with a value, "skipped": prompts without}.
+    """
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    interval = bootstrap_interval(known, confidence=confidence, seed=seed)
+    return {
+        "value": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "n": interval.n,
+        "skipped": len(values) - len(known),
+    }
+
+
+def _sentence_transformer(name: str) -> Callable[[list[str]], Any]:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ValueError(
+            f"The encoder {name!r} needs the package sentence-transformers: pip install sentence-transformers; "
+            "or pass a function or a matrix."
+        ) from error
+    return SentenceTransformer(name).encode
+
+
+def _unit_rows(embeddings: Any) -> np.ndarray:
+    rows = np.asarray(embeddings, dtype=np.float64)
+    if rows.ndim != 2:
+        raise ValueError(f"The embeddings have shape {rows.shape}; pass one row per text.")
+    lengths = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0.0))
+    if len(bad):
+        raise ValueError(f"Embedding {bad[0] + 1} has length {lengths[bad[0]]}; its cosine to others is undefined.")
+    return rows / lengths[:, None]
+
+
+def _at_least_two_rows(embeddings: Any) -> np.ndarray:
+    rows = _unit_rows(embeddings)
+    if len(rows) < 2:
+        raise ValueError(f"There are {len(rows)} embeddings; diversity compares samples, so pass at least two.")
+    return rows
