@@ -1,10 +1,26 @@
+import copy
 import json
+import math
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from conftest import tiny_llama
-from manypaths.evaluation.sampling import Sampling, encode_prompts, prompt_hash, sample, write_samples
+from manypaths.evaluation.prompts import encode_prompts, prompt_hash
+from manypaths.evaluation.samples import (
+    Request,
+    Sampling,
+    check_context,
+    cut_batches,
+    request_seed,
+    requests_for,
+    uniforms,
+    with_progress,
+)
+from manypaths.evaluation.sampling import cut_distribution, sample, transformers_backend, write_samples
 
 PROMPTS = ["one two", "one two three four five six", "seven"]
 
@@ -122,3 +138,213 @@ def test_the_models_own_generation_settings_stay_out_and_come_back(model, tokeni
     model.generation_config.min_new_tokens = 6
     assert texts(sample(model, tokenizer, PROMPTS, how)) == plain
     assert model.generation_config.epsilon_cutoff == 0.5
+
+
+def requests(tokenizer, sampling, prompts=PROMPTS):
+    return requests_for(encode_prompts(tokenizer, prompts), sampling)
+
+
+def in_order(backend, wanted, done=()):
+    return [one for _, one in sorted(backend.draw(wanted, done), key=lambda pair: pair[0])]
+
+
+def test_draws_depend_on_no_batch_and_no_neighbour(model, tokenizer):
+    how = Sampling(num_samples=4, max_new_tokens=8, seed=3)
+    wanted = requests(tokenizer, how)
+    together = in_order(transformers_backend(model, tokenizer, 64), wanted)
+    assert len({tuple(one.token_ids) for one in together}) > 9
+    for size in (1, 2, 5):
+        again = in_order(transformers_backend(model, tokenizer, size), wanted)
+        assert [one.token_ids for one in again] == [one.token_ids for one in together]
+        assert [one.logprob for one in again] == pytest.approx([one.logprob for one in together], rel=1e-5)
+    for position in (0, 7):
+        (alone,) = in_order(transformers_backend(model, tokenizer, 3), [wanted[position]])
+        assert alone.token_ids == together[position].token_ids
+
+
+def test_a_run_that_goes_on_draws_exactly_the_rest_in_the_same_batches(model, tokenizer):
+    wanted = requests(tokenizer, Sampling(num_samples=3, max_new_tokens=5))
+    backend = transformers_backend(model, tokenizer, 4)
+    whole = list(backend.draw(wanted, ()))
+    done = {position for position, _ in whole[:6]}  # the second batch was half written
+    calls = []
+    generate, model.generate = (
+        model.generate,
+        lambda **given: calls.append(len(given["input_ids"])) or generate(**given),
+    )
+    rest = list(backend.draw(wanted, done))
+    assert rest == whole[6:]  # to the last bit of the log-probabilities
+    assert calls == [4, 1]
+    assert list(backend.draw(wanted, set(range(9)))) == []
+
+
+def test_requests_of_several_kinds_are_batched_apart(model, tokenizer):
+    cool, hot = (
+        Sampling(num_samples=2, temperature=0.5, max_new_tokens=4),
+        Sampling(num_samples=2, temperature=1.5, max_new_tokens=6),
+    )
+    mixed = [one for pair in zip(requests(tokenizer, cool), requests(tokenizer, hot), strict=True) for one in pair]
+    assert [len(batch) for batch in cut_batches(mixed, 4)] == [4, 2, 4, 2]
+    lengths = [len(mixed[batch[0]].prompt_ids) for batch in cut_batches(mixed, 2)]
+    assert lengths[:3] == sorted(lengths[:3], reverse=True)
+    drawn = in_order(transformers_backend(model, tokenizer, 4), mixed)
+    assert [one.token_ids for one in drawn[::2]] == [
+        one.token_ids for one in in_order(transformers_backend(model, tokenizer, 4), requests(tokenizer, cool))
+    ]
+
+
+def test_every_seed_prompt_and_index_has_its_own_stream():
+    def stream(prompt=(1, 2, 3), seed=0, index=0, most=50):
+        return uniforms(Request(prompt, Sampling(9, max_new_tokens=most, seed=seed), index)).tolist()
+
+    streams = [stream(), stream(seed=1), stream(index=1), stream((1, 2)), stream((12, 3)), stream(seed=10, index=0)]
+    assert len({number for numbers in streams for number in numbers}) == 300
+    assert stream(most=80)[:50] == stream((1, 2, 3)) == stream([1, 2, 3])
+    assert stream()[:2] == [0.7804991885803425, 0.9258436109269166]  # the same on every machine and for ever
+    many = [number for index in range(40) for number in stream(index=index)]
+    assert min(many) >= 0 and max(many) < 1 and sum(many) / len(many) == pytest.approx(0.5, abs=0.03)
+    seeds = {request_seed(Request([1], Sampling(99), index)) for index in range(99)}
+    assert len(seeds) == 99 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def biased(model, logits):
+    """A model whose next token always has these logits."""
+    head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(logits)
+    model.lm_head = head
+    return model
+
+
+def logits_of(size, probabilities):
+    logits = torch.full((size,), -torch.inf)
+    for token, probability in probabilities.items():
+        logits[token] = math.log(probability)
+    return logits
+
+
+def test_frequencies_are_those_of_the_distribution(model, tokenizer):
+    wanted = {20: 0.5, 21: 0.25, 30: 0.2, 40: 0.05}
+    biased(model, logits_of(len(tokenizer), wanted))
+    how = Sampling(num_samples=400, max_new_tokens=10, seed=1)
+    (drawn,) = sample(model, tokenizer, ["one"], how, batch_size=400)
+    counts = Counter(token for one in drawn for token in one.token_ids)
+    assert set(counts) == set(wanted)
+    total = sum(counts.values())
+    chi_square = sum((counts[token] - total * p) ** 2 / (total * p) for token, p in wanted.items())
+    assert total == 4000 and chi_square < 11.3  # 99 % quantile with 3 degrees of freedom
+    first, second = ([one.token_ids[place] for one in drawn] for place in (0, 1))
+    both = Counter(zip(first, second, strict=True))
+    assert both[20, 20] / 400 == pytest.approx(0.25, abs=0.07)  # one token does not tell the next
+
+
+@pytest.mark.parametrize("temperature, top_k, top_p", [(0.7, 0, 1.0), (1.0, 7, 1.0), (1.3, 0, 0.8), (0.9, 9, 0.5)])
+def test_the_distribution_is_cut_as_transformers_cuts_it(temperature, top_k, top_p):
+    torch.manual_seed(0)
+    scores = 3 * torch.randn(50, 200)
+    scores[:, 5] = scores[:, 4]  # a tie
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    cut = cut_distribution(None, scores, Sampling(temperature=temperature, top_k=top_k, top_p=top_p))
+    assert torch.equal(cut, warpers(None, scores))
+    assert top_k == 0 or int(cut.isfinite().sum(dim=-1).max()) <= top_k + 1
+
+
+def test_cuts_reach_the_draws(model, tokenizer):
+    biased(model, logits_of(len(tokenizer), {20: 0.4, 21: 0.3, 30: 0.2, 40: 0.1}))
+
+    def tokens(**how):
+        (drawn,) = sample(model, tokenizer, ["one"], Sampling(num_samples=60, max_new_tokens=4, **how))
+        return {token for one in drawn for token in one.token_ids}
+
+    assert tokens() == {20, 21, 30, 40}
+    assert tokens(top_k=2) == {20, 21}
+    assert tokens(top_p=0.65) == {20, 21}
+    assert tokens(top_p=0.3) == tokens(temperature=0.01) == {20}
+
+
+@pytest.mark.parametrize("top_k, top_p", [(0, 1.0), (12, 0.9)])
+def test_logprob_is_that_of_the_distribution_drawn_from(model, tokenizer, top_k, top_p):
+    model.generation_config.eos_token_id = list(range(1, 16))  # so that some answers end early
+    how = Sampling(num_samples=4, temperature=0.8, top_k=top_k, top_p=top_p, max_new_tokens=6)
+    stops = set()
+    for prompt, drawn in zip(PROMPTS, sample(model, tokenizer, PROMPTS, how), strict=True):
+        ids = tokenizer(prompt)["input_ids"]
+        for one in drawn:
+            logits = model(torch.tensor([ids + one.token_ids])).logits[0, len(ids) - 1 : -1]
+            logprobs = cut_distribution(None, logits, how).double().log_softmax(dim=-1)
+            again = logprobs.gather(1, torch.tensor(one.token_ids)[:, None]).sum()
+            assert one.logprob == pytest.approx(again.item(), rel=1e-4)
+            assert one.num_tokens == len(one.token_ids)
+            stops.add(one.stop)
+    assert stops == {"eos", "length"}
+
+
+def test_greedy_answers_were_not_drawn_and_have_no_logprob(model, tokenizer):
+    (one,) = sample(model, tokenizer, ["one"], Sampling(temperature=0, max_new_tokens=3))[0]
+    assert one.logprob is None and one.stop in ("eos", "length")
+
+
+def test_a_tokenizer_without_pad_token_and_a_stop_in_mid_batch(model, tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = None
+    how = Sampling(num_samples=3, max_new_tokens=8)
+    model.generation_config.eos_token_id = list(range(1, 16))
+    assert sample(model, bare, PROMPTS, how) == sample(model, tokenizer, PROMPTS, how)
+    lengths = {one.num_tokens for row in sample(model, bare, PROMPTS, how) for one in row}
+    assert len(lengths) > 2
+    bare.eos_token, model.generation_config.eos_token_id = None, None
+    with pytest.raises(ValueError, match="no answer could ever end"):
+        transformers_backend(model, bare)
+
+
+def test_unusual_logits_and_memory_are_errors(model, tokenizer, monkeypatch):
+    for how in (Sampling(), Sampling(temperature=0)):
+        broken = biased(tiny_llama(len(tokenizer)), torch.full((len(tokenizer),), torch.nan))
+        with pytest.raises(ValueError, match="logits are not numbers"):
+            sample(broken, tokenizer, ["one"], how)
+
+    def full(**given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model, "generate", full)
+    own = model.generation_config
+    with pytest.raises(ValueError, match=r"Out of memory with 2 samples at once .* lower --batch_size"):
+        sample(model, tokenizer, PROMPTS, Sampling(), batch_size=2)
+    assert model.generation_config is own
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        transformers_backend(model, tokenizer, 0)
+
+
+def test_prompts_longer_than_the_context_are_named(model, tokenizer):
+    wanted = requests_for([[3] * 10, [3] * 250, [3] * 256], Sampling(max_new_tokens=7))
+    check_context(model.config, wanted[:1])
+    with pytest.raises(ValueError, match=r"Prompt of request 2 has 250 tokens; with 7 new ones .* 256 .* to 6 or less"):
+        check_context(model.config, wanted)
+    with pytest.raises(ValueError, match=r"Prompt of aime24 7 has 256 tokens.* shorten or leave the prompt out"):
+        check_context(model.config, wanted[2:], ["of aime24 7"])
+    check_context(model.config, requests_for([[3] * 250], Sampling(max_new_tokens=6)))
+    del model.config.max_position_embeddings
+    check_context(model.config, wanted)
+
+
+def test_progress_counts_what_was_there_before(capsys):
+    draws = iter([(2, "a"), (3, "b")])
+    assert list(with_progress(draws, total=4, done=2)) == [(2, "a"), (3, "b")]
+    assert "4/4" in capsys.readouterr().err
+    assert list(with_progress([(0, "a")], total=1, show=False)) == [(0, "a")]
+    assert capsys.readouterr().err == ""
+
+
+def test_mode_and_random_states_are_left_alone_between_batches(model, tokenizer):
+    model.train()
+    model.lm_head.eval()
+    own, torch_state, numpy_state = model.generation_config, torch.get_rng_state(), np.random.get_state()[1].copy()
+    for _ in transformers_backend(model, tokenizer, 2).draw(
+        requests(tokenizer, Sampling(num_samples=2, max_new_tokens=3)), ()
+    ):
+        assert model.training and not model.lm_head.training and model.generation_config is own
+        assert torch.equal(torch_state, torch.get_rng_state())
+        assert np.array_equal(numpy_state, np.random.get_state()[1])
