@@ -1,0 +1,150 @@
+"""Scores of answers from a reward model: any sequence-classification model with one output, or a function."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..functions import import_function
+
+Prompt = str | list[dict[str, Any]]
+Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
+
+
+def scorer(name: str, *, batch_size: int = 16, device: str | None = None) -> Scorer:
+    """A function from prompts and answers, one of each per score, to scores: higher is better.
+
+    name: a hub id or folder of a transformers sequence-classification model with one output, or "module:function"
+    for a function of your own with the same two arguments. A model is loaded at the first scores, on a GPU when there
+    is one (else `device`), and reads prompt and answer through the tokenizer's chat template, or as a pair of texts
+    when it has none. Prompts are texts or conversations.
+
+    The scorer raises ValueError for unequal lengths, for a result that is not one finite number per answer, for a
+    model with another number of outputs or without a trained head, and for answers longer than the model reads:
+    scores of cut answers would mean something else.
+    """
+    if ":" in name and not Path(name).exists():
+        return _checked(import_function(name, "reward model"), name)
+    return _checked(_Classifier(name, batch_size, device), name)
+
+
+class _Classifier:
+    """A sequence-classification model and its tokenizer, loaded when first needed."""
+
+    def __init__(self, name: str, batch_size: int, device: str | None):
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
+        self.name, self.batch_size, self.device = name, batch_size, device
+        self.model: Any = None
+        self.tokenizer: Any = None
+
+    def __call__(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        if self.model is None:
+            self.model, self.tokenizer = load(self.name, self.device)
+        rows = [encode(self.tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        check_lengths(rows, self.model.config)
+        return score_rows(self.model, rows, self.batch_size)
+
+
+def load(name: str, device: str | None = None) -> tuple[Any, Any]:
+    """Model in evaluation mode and tokenizer; in the stored dtype on a GPU, in float32 on a CPU."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            name, dtype=torch.float32 if device == "cpu" else "auto", output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot load the reward model {name!r}: {error}") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ValueError(f"{name!r} is no trained reward model: its files lack the weights {missing}.")
+    if model.config.num_labels != 1:
+        raise ValueError(f"The reward model {name!r} has {model.config.num_labels} outputs; a score needs exactly one.")
+    return model.to(device).eval(), tokenizer
+
+
+def encode(tokenizer: Any, prompt: Prompt, text: str) -> dict[str, list[int]]:
+    """The model's inputs for one answer, not padded: {"input_ids", "attention_mask", ...}."""
+    if tokenizer.chat_template is not None:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        answer = {"role": "assistant", "content": text}
+        encoded = tokenizer.apply_chat_template([*messages, answer], tokenize=True, return_dict=True)
+    elif isinstance(prompt, str):
+        encoded = tokenizer(prompt, text)
+    else:
+        raise ValueError(
+            "The prompts are conversations but the reward model's tokenizer has no chat template; "
+            "pass the prompts as text, or give the tokenizer a template."
+        )
+    return {key: list(values) for key, values in encoded.items()}
+
+
+def check_lengths(rows: Sequence[dict[str, list[int]]], config: Any) -> None:
+    """ValueError when an answer with its prompt has more tokens than the model has positions, or none at all."""
+    limit = getattr(config, "max_position_embeddings", None) or math.inf
+    for number, row in enumerate(rows, start=1):
+        length = len(row["input_ids"])
+        if not 1 <= length <= limit:
+            raise ValueError(
+                f"Answer {number} has {length} tokens with its prompt; the reward model reads 1 to {limit}. "
+                "Leave such samples out, or sample with a smaller max_new_tokens."
+            )
+
+
+def score_rows(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int) -> list[float]:
+    """One score per row, in the order of the rows; the longest rows go first.
+
+    Decoders score the last token that is not the model's own pad token, so rows are padded with exactly that one, on
+    the right; a model that names none gets its rows one by one.
+    """
+    import torch
+
+    pad = model.config.pad_token_id
+    size = 1 if pad is None else batch_size
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))
+    scores = [0.0] * len(rows)
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        longest = len(rows[batch[0]]["input_ids"])
+        inputs = {
+            key: torch.tensor(
+                [
+                    rows[i][key] + [pad if key == "input_ids" else 0] * (longest - len(rows[i]["input_ids"]))
+                    for i in batch
+                ],
+                device=model.device,
+            )
+            for key in rows[batch[0]]
+        }
+        with torch.no_grad():
+            logits = model(**inputs).logits[:, 0].float().tolist()
+        for index, score in zip(batch, logits, strict=True):
+            scores[index] = score
+    return scores
+
+
+def _checked(score: Callable[..., Any], name: str) -> Scorer:
+    def checked(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        if len(prompts) != len(texts):
+            raise ValueError(
+                f"There are {len(prompts)} prompts but {len(texts)} answers; each answer needs its prompt."
+            )
+        if not texts:
+            return []
+        found = score(prompts, texts)
+        try:
+            scores = [float(value) for value in found]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The reward model {name!r} must return a list of numbers: {error}.") from error
+        if len(scores) != len(texts):
+            raise ValueError(f"The reward model {name!r} returned {len(scores)} scores for {len(texts)} answers.")
+        for number, value in enumerate(scores, start=1):
+            if not math.isfinite(value):
+                raise ValueError(f"The reward model {name!r} scored answer {number} with {value}, not a finite number.")
+        return scores
+
+    return checked
