@@ -1,0 +1,411 @@
+"""Base against tuned through lm-eval, on local tasks with invented data; no network, no download."""
+
+import builtins
+import json
+import math
+import random
+
+import pytest
+import torch
+import yaml
+
+from conftest import CHAT_TEMPLATE, WORDS, tiny_llama
+from manypaths.evaluation import forgetting as subject
+from manypaths.evaluation.forgetting import SUITE, forgetting
+from manypaths.evaluation.intervals import student_t_quantile
+
+pytest.importorskip("lm_eval")
+
+CHOICE = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{question}} is",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{gold}}",
+    "metric_list": [
+        {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+        {"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True},
+    ],
+}
+ANSWER = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{question}} equals",
+    "doc_to_target": "{{gold}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 5, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    "filter_list": [
+        {"name": "strict-match", "filter": [{"function": "regex", "regex_pattern": "#### (.*)"}, {"function": "take_first"}]},
+        {"name": "flexible-extract", "filter": [{"function": "regex", "regex_pattern": "(.+)"}, {"function": "take_first"}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def offline(tmp_path_factory):
+    """No hub, and a cache of data sets that goes away."""
+    import datasets
+    import huggingface_hub
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+            patch.setenv(name, "1")
+        yield
+
+
+def write_task(folder, name, config, rows):
+    """A task's YAML, its items, and four examples for shots."""
+    files = {}
+    for split, some in (("test", rows), ("train", questions(4, seed=99))):
+        path = folder / f"{name}_{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in some))
+        files[split] = str(path)
+    source = {"task": name, "dataset_path": "json", "dataset_kwargs": {"data_files": files}}
+    splits = {"training_split": "train", "fewshot_split": "train", "test_split": "test"}
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump({**source, **splits, **config}))
+
+
+def questions(number, seed):
+    draw = random.Random(seed)
+    words = WORDS.split()
+    return [
+        {"question": " ".join(draw.sample(words, 4)), "choices": draw.sample(words, 4), "gold": str(draw.randrange(4))}
+        for _ in range(number)
+    ]
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer, tmp_path_factory):
+    """Folders of two models of the same vocabulary that differ in all weights and are sure of what they say."""
+    folders = []
+    for name, seed in (("base", 0), ("tuned", 1)):
+        model = tiny_llama(len(tokenizer), seed)
+        model.lm_head.weight.data.mul_(40)
+        folder = tmp_path_factory.mktemp("models") / name
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def task_dir(tmp_path_factory, models, tokenizer):
+    """Tasks: `quiz` and `trivia` (choice), their group `exam`, and `sums` (generation), whose golds are in part
+    what the base says and in part what the tuned model says."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    folder = tmp_path_factory.mktemp("tasks")
+    write_task(folder, "quiz", CHOICE, questions(20, seed=1))
+    write_task(folder, "trivia", CHOICE, questions(9, seed=2))
+    group = {"group": "exam", "task": ["quiz", "trivia"]}
+    (folder / "exam.yaml").write_text(
+        yaml.safe_dump({**group, "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}]})
+    )
+    rows = questions(10, seed=3)
+    write_task(folder, "sums", ANSWER, rows)
+    said = []
+    for model in models:
+        lm = subject.harness_model(model)
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        found = simple_evaluate(model=lm, tasks=["sums"], task_manager=manager, num_fewshot=0)
+        said.append(
+            {one["doc_id"]: one["filtered_resps"][0] for one in found["samples"]["sums"] if one["filter"][0] == "f"}
+        )
+    for place, row in enumerate(rows):
+        row["gold"] = said[0][place] if place < 5 else said[1][place] if place < 7 else "nothing"
+    write_task(folder, "sums", ANSWER, rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(models, task_dir):
+    return forgetting(*models, tasks=["quiz", "sums"], task_dir=task_dir, shots={"quiz": 2}, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def own(models, task_dir):
+    """What lm-eval says by itself: {(model, task): results of simple_evaluate}."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_path=str(task_dir), include_defaults=False)
+    found = {}
+    for side, model in zip(("base", "tuned"), models, strict=True):
+        lm = HFLM(pretrained=model, batch_size=4, device="cpu")
+        for task, shots in (("quiz", 2), ("sums", 0), ("exam", 1)):
+            found[side, task] = simple_evaluate(model=lm, tasks=[task], task_manager=manager, num_fewshot=shots)
+    return found
+
+
+def items(found, task, metric, chosen="none"):
+    rows = [one for one in found["samples"][task] if one["filter"] == chosen]
+    return [float(one[metric]) for one in sorted(rows, key=lambda one: one["doc_id"])]
+
+
+def t_interval(differences):
+    count = len(differences)
+    mean = sum(differences) / count
+    stderr = math.sqrt(sum((one - mean) ** 2 for one in differences) / (count - 1) / count)
+    half = student_t_quantile(0.95, count - 1) * stderr
+    return {"value": mean, "low": mean - half, "high": mean + half, "stderr": stderr, "n": count}
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "chosen", "shots"),
+    [("quiz", "acc_norm", "none", 2), ("sums", "exact_match", "flexible-extract", 0)],
+)
+def test_scores_are_lm_evals_own_and_differences_are_paired(result, own, task, metric, chosen, shots):
+    part = result["tasks"][task]
+    assert (part["metric"], part["filter"], part["shots"]) == (metric, chosen, shots)
+    scored = {}
+    for side in ("base", "tuned"):
+        row = own[side, task]["results"][task]
+        scored[side] = items(own[side, task], task, metric, chosen)
+        expected = {"value": row[f"{metric},{chosen}"], "stderr": row[f"{metric}_stderr,{chosen}"]}
+        assert part[side] == pytest.approx({**expected, "n": len(scored[side]), "truncated": 0})
+    differences = [after - before for after, before in zip(scored["tuned"], scored["base"], strict=True)]
+    assert any(differences)
+    assert part["difference"] == pytest.approx(t_interval(differences))
+
+
+def test_known_golds_give_known_scores(result):
+    part = result["tasks"]["sums"]
+    assert part["base"]["value"] >= 0.5 and part["tuned"]["value"] >= 0.2  # more where both say the same
+
+
+def test_the_alignment_tax_is_the_mean_loss_with_the_tasks_own_spreads(result):
+    differences = [part["difference"] for part in result["tasks"].values()]
+    tax = result["alignment_tax"]
+    assert tax["value"] == pytest.approx(-sum(one["value"] for one in differences) / 2)
+    assert tax["stderr"] == pytest.approx(math.hypot(*(one["stderr"] for one in differences)) / 2)
+    variances = [one["stderr"] ** 2 for one in differences]
+    welch = sum(variances) ** 2 / sum(v**2 / (one["n"] - 1) for v, one in zip(variances, differences, strict=True))
+    half = student_t_quantile(0.95, math.floor(welch)) * tax["stderr"]
+    assert (tax["low"], tax["high"], tax["n"]) == (pytest.approx(tax["value"] - half), tax["value"] + half, 2)
+
+
+def test_the_result_says_how_it_was_made(result, models):
+    from importlib.metadata import version
+
+    assert json.loads(json.dumps(result)) == result
+    assert (result["base"], result["tuned"]) == tuple(models)
+    assert result["versions"] == {"lm_eval": version("lm_eval")}
+    assert (result["chat_template"], result["limit"], result["seed"]) == (False, None, 1234)
+
+
+def test_a_group_is_pooled_over_its_subtasks(models, task_dir, own):
+    part = forgetting(*models, tasks="exam", task_dir=task_dir, shots=1, batch_size=4)["tasks"]["exam"]
+    assert (part["metric"], part["shots"], part["difference"]["n"]) == ("acc", 1, 29)
+    variance = 0.0
+    for task, size in (("quiz", 20), ("trivia", 9)):
+        columns = [items(own[side, "exam"], task, "acc") for side in ("tuned", "base")]
+        alone = t_interval([after - before for after, before in zip(*columns, strict=True)])
+        variance += (size / 29 * alone["stderr"]) ** 2
+    for side in ("base", "tuned"):
+        assert part[side]["value"] == own[side, "exam"]["results"]["exam"]["acc,none"]
+        assert part[side]["stderr"] == pytest.approx(own[side, "exam"]["results"]["exam"]["acc_stderr,none"])
+    assert part["difference"]["value"] == pytest.approx(part["tuned"]["value"] - part["base"]["value"])
+    assert part["difference"]["stderr"] == pytest.approx(math.sqrt(variance))
+
+
+def test_a_model_loses_nothing_against_itself_loaded_or_not(models, task_dir, tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(models[0]), tokenizer
+    found = forgetting(models[0], loaded, tasks=["quiz", "sums"], task_dir=task_dir, limit=6)
+    for part in [*(one["difference"] for one in found["tasks"].values()), found["alignment_tax"]]:
+        assert [part[name] for name in ("value", "low", "high", "stderr")] == [0.0] * 4
+    assert found["tasks"]["quiz"]["base"]["n"] == 6
+
+
+def test_a_killed_run_goes_on_and_gives_the_same(models, task_dir, tmp_path, monkeypatch, result):
+    """Killed in the tuned model's second task: the base is not loaded again, nor the finished task run again."""
+    ran, opened = [], []
+    measure, harness_model = subject.measure, subject.harness_model
+
+    def counted(lm, **options):
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(options["tasks"][0].task_name)
+        return measure(lm, **options)
+
+    monkeypatch.setattr(
+        subject, "harness_model", lambda source, **k: opened.append(source) or harness_model(source, **k)
+    )
+    monkeypatch.setattr(subject, "measure", counted)
+    options = {
+        "tasks": ["quiz", "sums"],
+        "task_dir": task_dir,
+        "shots": {"quiz": 2},
+        "batch_size": 4,
+        "folder": tmp_path,
+    }
+    with pytest.raises(KeyboardInterrupt):
+        forgetting(*models, **options)
+    assert opened == models and len(list(tmp_path.glob("*.json"))) == 3
+    ran.clear()
+    opened.clear()
+    assert forgetting(*models, **options) == result
+    assert (ran, opened) == (["sums"], [models[1]])
+    ran.clear()
+    forgetting(*models, **{**options, "tasks": "quiz", "limit": 3})  # other settings: nothing kept fits
+    assert ran == ["quiz", "quiz"]
+
+
+def test_the_tuned_models_chat_template_serves_both(models, task_dir, tokenizer, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(models[0])
+    plain, other = subject.tokenizer_of((model, tokenizer)), subject.tokenizer_of((model, tokenizer))
+    plain.chat_template = None
+    other.chat_template = CHAT_TEMPLATE.replace("<|", "<").replace("|>", ">")
+    options = {"tasks": "quiz", "task_dir": task_dir, "limit": 4, "apply_chat_template": True}
+    prompts = []
+    monkeypatch.setattr(subject, "check_same_items", lambda name, *both: prompts.extend(both))
+    found = forgetting((model, plain), (model, other), **options)
+    hashes = [one["quiz"]["prompt_hash"] for one in prompts]
+    assert found["chat_template"] is True and hashes[0] == hashes[1]
+    forgetting((model, plain), (model, other), **{**options, "apply_chat_template": False})
+    assert prompts[2]["quiz"]["prompt_hash"] != hashes[0]
+    assert plain.chat_template is None  # the caller's tokenizer is left alone
+    with pytest.raises(ValueError, match="has no chat template"):
+        forgetting((model, other), (model, plain), **options)
+
+
+def test_prompts_beyond_the_context_are_counted(models, task_dir, tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(models[0])
+    model.config.max_position_embeddings = 12
+    both = forgetting((model, tokenizer), (model, tokenizer), tasks=["quiz", "sums"], task_dir=task_dir, shots=1)
+    assert both["tasks"]["quiz"]["base"]["truncated"] == 20
+    assert both["tasks"]["sums"]["tuned"]["truncated"] == 10
+
+
+def test_other_items_or_prompts_are_refused(models, task_dir, monkeypatch):
+    measure = subject.measure
+    for part, message in (("doc_hash", "different items of quiz"), ("prompt_hash", "different prompts in quiz")):
+        sides = iter(("base", "tuned"))
+
+        def changed(lm, part=part, sides=sides, **options):
+            record = measure(lm, **options)
+            record["tasks"]["quiz"][part][1] += next(sides)
+            return record
+
+        monkeypatch.setattr(subject, "measure", changed)
+        with pytest.raises(ValueError, match=message):
+            forgetting(*models, tasks="quiz", task_dir=task_dir, limit=3)
+
+
+def test_a_score_that_is_no_mean_is_not_paired(models, task_dir, tmp_path):
+    write_task(tmp_path, "median", {**CHOICE, "metric_list": [
+        {"metric": "acc", "aggregation": "median", "higher_is_better": True}]}, questions(7, seed=5))  # fmt: skip
+    found = forgetting(*models, tasks=["median"], task_dir=tmp_path)
+    difference = found["tasks"]["median"]["difference"]
+    assert "not a mean over items" in difference["note"]
+    assert (difference["low"], difference["stderr"], found["alignment_tax"]["low"]) == (None, None, None)
+    single = forgetting(*models, tasks="quiz", task_dir=task_dir, limit=1)["tasks"]["quiz"]
+    assert "a single item" in single["difference"]["note"] and single["base"]["stderr"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ["quizz"]}, "knows no task 'quizz'. Near names: quiz"),
+        ({"tasks": []}, "No task is given"),
+        ({"task_dir": "nowhere"}, "no folder nowhere"),
+        ({"limit": 0}, "limit is 0"),
+        ({"shots": -1}, "shots of quiz is -1"),
+        ({"shots": {"other": 1}}, "shots names other"),
+        ({"metrics": {"other": "acc,none"}}, "metrics names other"),
+        ({"metrics": {"quiz": "acc"}}, "no metric 'acc'; choose by metrics among 'acc,none', 'acc_norm,none'"),
+        ({"tasks": "fixed", "shots": 5}, "fixed is fixed at 0 shots"),
+        ({"tasks": "odd"}, "odd has none of acc_norm, acc, exact_match; choose by metrics among 'brier_score,none'"),
+        ({"tasks": "odd", "metrics": {"odd": "brier_score,none"}}, "better when lower"),
+        ({"tasks": "away"}, r"away could not be loaded \(ConnectionError.*dataset_path: json"),
+    ],
+)
+def test_bad_input_is_refused_before_a_model_is_loaded(options, message, task_dir, tmp_path, monkeypatch):
+    from lm_eval.tasks import TaskManager
+
+    brier = {"metric": "brier_score", "aggregation": "brier_score", "higher_is_better": False}
+    write_task(tmp_path, "quiz", CHOICE, questions(3, seed=1))
+    write_task(tmp_path, "fixed", {**CHOICE, "num_fewshot": 0}, questions(3, seed=1))
+    write_task(tmp_path, "odd", {**CHOICE, "metric_list": [brier]}, questions(3, seed=1))
+    write_task(tmp_path, "away", {**CHOICE, "dataset_path": "nobody/nothing", "dataset_kwargs": None}, [])
+    small = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda **options: small)  # the built-in index takes seconds
+    with pytest.raises(ValueError, match=message):
+        forgetting("no/model", "no/other", **{"tasks": "quiz", "task_dir": tmp_path, **options})
+
+
+def test_without_lm_eval_the_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *rest, **named):
+        if name.partition(".")[0] == "lm_eval":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ImportError, match=r"pip install 'manypaths\[forgetting\]'"):
+        forgetting("base", "tuned")
+
+
+@pytest.mark.parametrize(("found", "fits"), [("0.4.11", False), ("0.4.12", True), ("0.4.13", True), ("0.5.0", False)])
+def test_the_supported_versions(monkeypatch, found, fits):
+    monkeypatch.setattr("manypaths.evaluation.harness.version", lambda name: found)
+    if fits:
+        assert subject.harness_version() == found
+    else:
+        with pytest.raises(ImportError, match=rf"lm-eval {found} is installed.*0\.4\.12"):
+            subject.harness_version()
+
+
+def test_the_suite_is_lm_evals_six_tasks():
+    """Names, metrics and filters exist in the installed lm-eval (read from its YAML files, without the data)."""
+    from pathlib import Path
+
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+
+    root = Path(lm_eval.tasks.__file__).parent
+    folders = ["arc", "hellaswag", "mmlu/default", "truthfulqa", "winogrande", "gsm8k"]
+    manager = TaskManager(include_path=[str(root / name) for name in folders], include_defaults=False)
+    assert [one.shots for one in SUITE.values()] == [25, 10, 5, 0, 5, 5]
+    for name, (key, _) in SUITE.items():
+        config = manager.task_index[name].cfg
+        metric, _, chosen = key.partition(",")
+        listed = config.get("metric_list") or config["aggregate_metric_list"]
+        assert metric in [one["metric"] for one in listed]
+        assert chosen in [one["name"] for one in config.get("filter_list", [{"name": "none"}])]
+
+
+def test_sums_of_independent_parts_have_welchs_degrees():
+    spread = subject.combined([subject.Spread(1.0, 4), subject.Spread(3.0, 9)])
+    assert spread == (4.0, int(16 / (1 / 4 + 9 / 9)))
+    assert subject.combined([subject.Spread(0.0, 4), subject.Spread(0.0, 9)]) == (0.0, 13)
+
+
+def test_strata_of_equal_weight():
+    """A group whose score is the plain mean of its subtasks keeps those weights in its spread."""
+    values = {"a": ([0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0]), "b": ([0.0, 0.0], [1.0, 0.0])}
+    sides = []
+    for side in (0, 1):
+        columns = {
+            name: {"doc_id": [0] * len(both[side]), "values": {"acc,none": both[side]}} for name, both in values.items()
+        }
+        mean = sum(sum(both[side]) / len(both[side]) for both in values.values()) / 2
+        sides.append(({"value": mean, "stderr": None}, columns))
+    part, spread = subject.paired_difference("acc,none", sides)
+    alone = [t_interval([t - b for b, t in zip(*both, strict=True)])["stderr"] for both in values.values()]
+    assert part["value"] == pytest.approx(0.25) and part["n"] == 6
+    assert math.sqrt(spread.variance) == pytest.approx(math.hypot(*alone) / 2)
+
+
+def test_a_named_model_is_loaded_in_the_dtype_asked_for(models):
+    model = subject.harness_model(models[0], dtype="bfloat16").model
+    assert model.dtype == torch.bfloat16 and not model.training
