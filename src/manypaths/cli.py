@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 from .arguments import parse
 from .functions import did_you_mean
-from .options import DataArguments, EvalArguments, LaunchArguments, QuickstartArguments, RewardArguments
+from .options import (
+    DataArguments,
+    EvalArguments,
+    LaunchArguments,
+    QuickstartArguments,
+    RewardArguments,
+    SamplingArguments,
+)
 
 
 def quickstart(argv: list[str]) -> None:
@@ -59,10 +66,10 @@ def grpo(argv: list[str]) -> None:
 
 
 def evaluate(argv: list[str]) -> None:
-    (options,) = parse([EvalArguments], argv, "manypaths eval")
+    options, sampling = parse([EvalArguments, SamplingArguments], argv, "manypaths eval")
     from .evaluate import evaluate
 
-    evaluate(options)
+    evaluate(options, sampling)
 
 
 def objectives(argv: list[str]) -> None:

@@ -1,63 +1,114 @@
-"""`manypaths eval`: token scores, graded samples, or a built-in world, for one model."""
+"""`manypaths eval`: benchmarks, prompts, data of one's own, a built-in world, or what was forgotten, for one model."""
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .evaluation.run import print_scores, record, sample_evidence, token_evidence, write_results
-from .evaluation.sampling import Prompt, Sampling, prompt_hash, sample, write_samples
-from .options import EvalArguments
+from .drawing import draw_answers, load_model, load_tokenizer
+from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
+from .evaluation.ledger import ledger
+from .evaluation.prompts import Prompt
+from .evaluation.results import macro, record, write_results
+from .evaluation.reward_model import scorer as reward_scorer
+from .evaluation.run import Grader, evaluate_tasks
+from .evaluation.samples import Sample, Sampling
+from .evaluation.scoring import Grades, by_gold, grade_by_reward
+from .evaluation.tasks import Task, benchmark_tasks, read_temperatures
+from .evaluation.tokens import token_evidence
+from .options import EvalArguments, SamplingArguments
+from .rescore import evaluate_recorded, regrade
 from .training.data import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .training.evidence import prepared_batches, row_statistics
 from .training.grpo import grade
 from .training.lm_head import plain_head
-from .training.rewards import last_box, resolve_reward
+from .training.rewards import resolve_reward
 from .training.run import check_model, column_map
 
-NOT_A_SETTING = ("output_dir",)
+OUTPUT_DIR = "evaluation"
+NOT_A_SETTING = ("output_dir", "label")
+SAMPLING_OPTIONS = ("num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed")
+DATA_DEFAULTS = {"num_samples": 8, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 512}
 TOKEN_BATCH = 8
 
 
-def evaluate(options: EvalArguments) -> dict[str, Any]:
-    """Measure a model, write results.json (and samples.jsonl), print the scores; returns the results.
+def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) -> dict[str, Any]:
+    """Measure a model; write results.json, a report and all texts, print the scores; returns the results.
 
-    On data: token scores where rows hold an answer to learn from, and, with a reward or `num_samples`,
-    samples for the rows' prompts. On a built-in world: the playground's evaluation.
+    Any of: benchmarks and prompts (samples, graded, with their diversity), data (token scores where rows hold an
+    answer to learn from; samples with a reward or `num_samples`), forgetting (lm-eval tasks on model and
+    reference). Or a built-in world. Or texts made elsewhere (`samples`), or the stored samples of a folder graded
+    again (`regrade`).
 
     Raises ValueError or FileNotFoundError before anything is written.
     """
-    if options.model is None:
-        raise ValueError("--model is missing: a model folder or hub id.")
-    if (options.data is None) == (options.world is None):
-        raise ValueError("Give either --data, a file with rows, or --world, a built-in world.")
-    for name, least in (("num_prompts", 1), ("num_samples", 0), ("batch_size", 1), ("max_new_tokens", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name} must be at least {least}, got {value}.")
-    check_model(options.model)
-    results = evaluate_world(options) if options.world is not None else evaluate_data(options)
-    path = write_results(results, options.output_dir)
-    for part in ("tokens", "samples", "evaluation"):
-        if part in results:
-            print_scores(f"{part} of {options.model}", results[part])
+    from .report import print_evaluation, write_evaluation_report
+
+    sampling = SamplingArguments() if sampling is None else sampling
+    check_options(options, sampling)
+    folder = Path(options.regrade or options.output_dir or OUTPUT_DIR)
+    if options.regrade is not None:
+        results = regrade(options, folder)
+    else:
+        if options.samples is not None:
+            fixed = replace(sampling, temperature=None, temperatures=None)
+            parts = evaluate_recorded(options, benchmark_sets(options, fixed), folder)
+        else:
+            parts = (evaluate_world if options.world else evaluate_model)(options, sampling, folder)
+        settings = {**asdict(options), **asdict(sampling)}
+        settings = {name: value for name, value in settings.items() if name not in NOT_A_SETTING}
+        model = options.model or options.samples
+        results = record(settings, model, options.label or short_name(model), **parts)
+    path = write_results(results, folder)
+    print_evaluation([results])
+    if "evaluation" not in results:
+        print(f"report: {write_evaluation_report([results], folder)}")
     print(f"results: {path}")
     return results
 
 
-def settings_of(options: EvalArguments) -> dict[str, Any]:
-    return {name: value for name, value in asdict(options).items() if name not in NOT_A_SETTING}
+def short_name(model: str) -> str:
+    return Path(model).name if Path(model).suffix != ".jsonl" else Path(model).stem
 
 
-def evaluate_world(options: EvalArguments) -> dict[str, Any]:
+def check_options(options: EvalArguments, sampling: SamplingArguments) -> None:
+    """ValueError for what is missing, does not go together, or is out of range."""
+    subjects = {name: getattr(options, name) for name in ("data", "benchmarks", "prompts", "forgetting", "world")}
+    asked = [f"--{name}" for name, value in subjects.items() if value]
+    if options.regrade is not None:
+        if asked or options.samples or options.model:
+            raise ValueError("--regrade takes model, benchmarks and samples from its folder; leave them out.")
+        return
+    if options.model is None and options.samples is None:
+        raise ValueError("--model is missing: a model folder or hub id (or --samples FILE with texts made elsewhere).")
+    if not asked:
+        raise ValueError("Nothing to measure: give --benchmarks, --prompts, --data, --forgetting or --world.")
+    if options.world and len(asked) > 1:
+        raise ValueError(f"--world stands alone; leave out {', '.join(name for name in asked if name != '--world')}.")
+    if options.samples and (options.model or not (options.benchmarks or options.prompts) or len(asked) > 2):
+        raise ValueError("--samples needs --benchmarks or --prompts, the problems its texts answer, and no --model.")
+    if options.forgetting and options.reference is None:
+        raise ValueError("--forgetting needs --reference, the base model to compare with.")
+    if options.embedding_model and ":" not in options.embedding_model and not find_spec("sentence_transformers"):
+        raise ValueError("--embedding_model needs the package sentence-transformers: pip install sentence-transformers.")
+    if sampling.temperature is not None and sampling.temperatures is not None:
+        raise ValueError("Give --temperature or --temperatures, not both.")
+    least = {"num_samples": 0 if options.data else 1, "batch_size": 1, "max_new_tokens": 1}
+    for name, value in [*asdict(sampling).items(), ("num_prompts", options.num_prompts)]:
+        if value is not None and name in (*least, "num_prompts") and value < least.get(name, 1):
+            raise ValueError(f"--{name} must be at least {least.get(name, 1)}, got {value}.")
+
+
+def evaluate_world(options: EvalArguments, sampling: SamplingArguments, _: Path) -> dict[str, Any]:
     from .playground import WORLDS, evaluate
     from .playground.tokenizer import VOCABULARY
 
     if options.world not in WORLDS:
         raise ValueError(f"Unknown world {options.world!r}; choose one of {', '.join(WORLDS)}.")
+    check_model(options.model)
     model = load_model(options.model, options.dtype)
     if len(plain_head(model).weight) != len(VOCABULARY):
         raise ValueError(f"{options.model} is no model of the built-in worlds: they have {len(VOCABULARY)} tokens.")
@@ -66,61 +117,93 @@ def evaluate_world(options: EvalArguments) -> dict[str, Any]:
         model,
         options.world,
         base=base,
-        seed=options.seed,
+        seed=sampling.seed,
         num_prompts=options.num_prompts or 200,
-        num_samples=options.num_samples or 64,
-        temperature=options.temperature,
+        num_samples=sampling.num_samples or 64,
+        temperature=1.0 if sampling.temperature is None else sampling.temperature,
     )
-    return record(settings_of(options), evaluation=measured)
+    return {"evaluation": measured}
 
 
-def evaluate_data(options: EvalArguments) -> dict[str, Any]:
+def evaluate_model(options: EvalArguments, sampling: SamplingArguments, folder: Path) -> dict[str, Any]:
+    """Everything but worlds, from the cheapest check to the longest run."""
     reward = None if options.reward is None else resolve_reward(options.reward)
-    sampling = sampling_of(options)
-    rows = load_rows(options)
-    taught = next((columns for columns in SFT_FORMATS if set(columns) <= set(rows.column_names)), None)
-    if taught is None and sampling is None:
+    scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
+    check_model(options.model)
+    if options.reference is not None:
+        check_model(options.reference)
+    tasks = benchmark_sets(options, sampling)
+    rows = None if options.data is None else load_rows(options, sampling)
+    data_tasks = [] if rows is None else data_samples(options, sampling, rows)
+    taught = None if rows is None else taught_columns(rows)
+    if rows is not None and taught is None and not data_tasks:
         raise ValueError(f"{options.data} has prompts only: give a --reward or --num_samples to draw answers.")
-    prompts = [] if sampling is None else prompts_of(rows, options.data)
-    model = load_model(options.model, options.dtype)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
-    check_tokenizer_fits(model, tokenizer)
-    tokens = samples = None
+    check_names([*dict.fromkeys(one.benchmark for one in tasks), *dict.fromkeys(one.benchmark for one in data_tasks)])
+    tokenizer = load_tokenizer(options.model, sampling.chat_template_path)
+    parts: dict[str, Any] = {}
     if taught is not None:
-        tokens = token_scores(options, model, tokenizer, rows.select_columns(training_columns(rows, taught)))
-    if sampling is not None:
-        Path(options.output_dir).mkdir(parents=True, exist_ok=True)
-        kept = Path(options.output_dir) / "samples.jsonl"
-        drawn = sample(model, tokenizer, prompts, sampling, batch_size=options.batch_size, show_progress=True)
-        write_samples(kept, prompts, drawn, None)  # before grading, which may fail
-        asked = [{**row, "prompt": prompt} for row, prompt in zip(rows, prompts, strict=True)]
-        grades = None if reward is None else grade(asked, drawn, [reward])
-        samples = sample_evidence(drawn, grades, correct_at=options.correct_at, answer_of=final_answer)
-        samples |= {"sampling": asdict(sampling), "prompt_hash": prompt_hash(tokenizer, prompts)}
-        write_samples(kept, prompts, drawn, grades)
-    else:
-        (Path(options.output_dir) / "samples.jsonl").unlink(missing_ok=True)  # of another evaluation
-    return record(settings_of(options), tokens=tokens, samples=samples)
+        parts |= token_scores(options, tokenizer, rows.select_columns(training_columns(rows, taught)))
+    if tasks or data_tasks:
+        everything = [*tasks, *data_tasks]
+        backend = draw_answers(options.model, options.dtype, everything, tokenizer, sampling, folder)
+        by_reward = {task.benchmark: rewarded(options, reward, rows, tokenizer) for task in data_tasks if reward}
+        parts["evaluations"] = evaluate_tasks(
+            everything,
+            folder,
+            grade=lambda task, texts: by_reward.get(task.benchmark, by_gold(options.grader))(task, texts),
+            sampling=lambda task, number: {"backend": backend, **asdict(task.sampling)},
+            scorer=scorer,
+            encoder=encoder_of(options.embedding_model),
+        )
+        parts["macro"] = macro(parts["evaluations"])
+    if options.forgetting:
+        from .evaluation.forgetting import forgetting
+
+        parts["forgetting"] = forgetting(
+            options.reference,
+            options.model,
+            tasks="gem" if options.forgetting == ["gem"] else options.forgetting,
+            task_dir=options.task_dir,
+            limit=options.num_prompts,
+            dtype=options.dtype,
+            batch_size=sampling.batch_size,
+            folder=folder / "forgetting",
+        )
+    return parts
 
 
-def sampling_of(options: EvalArguments) -> Sampling | None:
-    """How to sample; None when neither a reward nor a number of samples asks for it."""
-    number = options.num_samples
-    if number is None:
-        number = 0 if options.reward is None else 1 if options.temperature == 0 else 8
-    if number == 0:
-        return None
-    return Sampling(
-        num_samples=number,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        max_new_tokens=options.max_new_tokens,
-        seed=options.seed,
-    )
+def benchmark_sets(options: EvalArguments, sampling: SamplingArguments) -> list[Task]:
+    """The tasks of --benchmarks and --prompts."""
+    benchmarks = [*resolve_benchmarks(options.benchmarks or []), *map(open_ended, options.prompts or [])]
+    check_names([one.name for one in benchmarks])
+    overrides = {name: getattr(sampling, name) for name in SAMPLING_OPTIONS}
+    tasks = []
+    for benchmark in benchmarks:
+        tasks += benchmark_tasks(
+            benchmark,
+            load_problems(benchmark, options.data_dir)[: options.num_prompts],
+            overrides=overrides,
+            temperatures=read_temperatures(sampling.temperatures),
+            prompt_format=sampling.prompt_format,
+            system_prompt=sampling.system_prompt,
+        )
+    return tasks
 
 
-def load_rows(options: EvalArguments) -> Dataset:
+def rewarded(options: EvalArguments, reward: Callable, rows: Dataset, tokenizer: Any) -> Grader:
+    """Grades from a reward function, called as TRL calls it, on the columns of the data."""
+
+    def grade_task(task: Task, texts: Sequence[Sequence[str]]) -> Grades:
+        asked = [{**row, "prompt": prompt} for row, prompt in zip(rows, task.prompts, strict=True)]
+        encode = partial(tokenizer, add_special_tokens=False)
+        samples = [[Sample(text, encode(text)["input_ids"], None) for text in row] for row in texts]
+        values = grade(asked, samples, [reward])
+        return grade_by_reward(options.reward, values, texts, options.correct_at)
+
+    return grade_task
+
+
+def load_rows(options: EvalArguments, sampling: SamplingArguments) -> Dataset:
     rows = load_training_data(
         options.data,
         split=options.split,
@@ -128,14 +211,37 @@ def load_rows(options: EvalArguments) -> Dataset:
         formats=(*SFT_FORMATS, *PROMPT_FORMATS),
         columns=column_map(options.data_columns),
         layout=options.data_format,
-        system_prompt=options.system_prompt,
+        system_prompt=sampling.system_prompt,
         keep_all_columns=True,
     )
     return rows.select(range(min(len(rows), options.num_prompts or len(rows))))
 
 
+def taught_columns(rows: Dataset) -> tuple[str, ...] | None:
+    """The columns that hold an answer to learn from; None for prompts alone."""
+    return next((columns for columns in SFT_FORMATS if set(columns) <= set(rows.column_names)), None)
+
+
 def training_columns(rows: Dataset, taught: tuple[str, ...]) -> list[str]:
     return [column for column in rows.column_names if column in (*taught, *COMPANIONS)]
+
+
+def data_samples(options: EvalArguments, sampling: SamplingArguments, rows: Dataset) -> list[Task]:
+    """The tasks of --data: none where neither a reward nor a number of samples asks for answers."""
+    number = sampling.num_samples
+    if number == 0 or (number is None and options.reward is None):
+        return []
+    name = short_name(options.data).partition(".")[0]
+    prompts = prompts_of(rows, options.data)
+    problems = [Problem(f"{name}-{index:04d}", "", None) for index in range(len(prompts))]
+    tasks = []
+    for setting in read_temperatures(sampling.temperatures) or [sampling.temperature]:
+        given = {key: getattr(sampling, key) for key in SAMPLING_OPTIONS} | {"temperature": setting}
+        chosen = {**DATA_DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
+        if chosen["temperature"] == 0 and number is None:
+            chosen["num_samples"] = 1
+        tasks.append(Task(name, setting, problems, prompts, Sampling(**chosen)))
+    return tasks
 
 
 def prompts_of(rows: Dataset, source: str) -> list[Prompt]:
@@ -151,20 +257,15 @@ def prompts_of(rows: Dataset, source: str) -> list[Prompt]:
     return conversations
 
 
-def token_scores(options: EvalArguments, model: Any, tokenizer: Any, rows: Dataset) -> dict[str, Any]:
+def token_scores(options: EvalArguments, tokenizer: Any, rows: Dataset) -> dict[str, Any]:
+    """Scores of the data's own answers; with a reference also what the model lost against it on the same texts."""
+    model = load_model(options.model, options.dtype)
+    check_tokenizer_fits(model, tokenizer)
     reference = None if options.reference is None else load_model(options.reference, options.dtype)
     settings = {"max_length": options.max_length, "assistant_only_loss": options.assistant_only_loss}
     batches = prepared_batches(model, tokenizer, rows, TOKEN_BATCH, **settings)
-    return token_evidence(row_statistics(model, batches, reference))
-
-
-def final_answer(text: str) -> str:
-    """What stands in the last box, or else the whole text."""
-    boxed = last_box(text)
-    return text.strip() if boxed is None else boxed
-
-
-def load_model(path: str, dtype: str) -> Any:
-    check_model(path)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
+    own = list(row_statistics(model, batches, reference))
+    parts = {"tokens": token_evidence(own)}
+    if reference is not None:
+        parts["ledger"] = ledger(own, list(row_statistics(reference, batches)))
+    return parts

@@ -56,24 +56,34 @@ class RewardArguments:
 
 @dataclass
 class EvalArguments:
-    """A model, and data or a built-in world to judge it on."""
+    """A model, and what to judge it on; any of data, benchmarks, prompts and forgetting together, or a world."""
 
     model: str | None = helped(None, "Model folder or hub id.", aliases=["--model_name_or_path"])
+    label: str | None = helped(None, "Name in tables; the last part of the model's name if not given.")
+    benchmarks: list[str] | None = field(
+        default=None, metadata={"help": "all, names such as gsm8k math500, or YAML files of your own."}
+    )
+    data_dir: str | None = helped(None, "Folder with the benchmarks as NAME.jsonl of id, problem, answer.")
+    prompts: list[str] | None = field(
+        default=None, metadata={"help": "Files of open-ended prompts, for diversity only."}
+    )
+    samples: str | None = helped(None, "Score texts made elsewhere, a JSONL file, instead of a model's.")
+    regrade: str | None = helped(None, "Folder of a finished evaluation: grade its stored samples again.")
+    grader: Literal["lenient", "strict"] = helped("lenient", "strict wants the final answer in a box.")
+    reward_model: str | None = helped(None, "For best-of-N: a sequence classifier, or module:function.")
+    embedding_model: str | None = helped(None, "For diversity by meaning: a sentence-transformers model.")
     data: str | None = helped(None, "A .json, .jsonl or .parquet file, a folder, or a hub id.")
     world: str | None = helped(None, "A built-in world instead of data: recall or coldstart.")
-    reference: str | None = helped(None, "Base model to measure the KL from.")
-    reward: str | None = helped(None, "Grades samples: countdown, math, or module:function.")
-    num_samples: int | None = helped(None, "Samples per prompt; 8 with a reward or world, otherwise none.")
-    temperature: float = helped(1.0, "Sampling temperature; 0 is greedy.")
-    top_p: float = helped(1.0, "Nucleus to sample from.")
-    top_k: int = helped(0, "Likeliest tokens to sample from; 0 for all.")
-    max_new_tokens: int = helped(512, "Longest answer.")
+    reference: str | None = helped(None, "Base model: KL to it, perplexity beside it, what was forgotten.")
+    forgetting: list[str] | None = field(
+        default=None, metadata={"help": "gem (six tasks) or lm-eval tasks, on the model and on --reference."}
+    )
+    task_dir: str | None = helped(None, "Folder of local lm-eval tasks (YAML).")
+    reward: str | None = helped(None, "Grades samples of --data: countdown, math, or module:function.")
+    correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
+    num_prompts: int | None = helped(None, "Use the first rows, problems or task items only.")
     max_length: int = helped(4096, "Longest text for the token scores.")
     assistant_only_loss: bool = helped(False, "Token scores of the assistant's messages only.")
-    num_prompts: int | None = helped(None, "Use the first rows only.")
-    correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
-    seed: int = helped(0, "Of the sampling.")
-    batch_size: int = helped(64, "Answers generated at a time.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = helped("auto", "Of the weights.")
     split: str = helped("train", "Split or slice of the data.")
     data_config: str | None = helped(None, "Configuration of a hub dataset.")
@@ -81,8 +91,31 @@ class EvalArguments:
         default=None, metadata={"help": "Accepted column -> column in the data, as JSON."}
     )
     data_format: Literal["as_is", "chat", "last_answer"] = helped("as_is", FORMATS)
+    output_dir: str | None = helped(None, "Where results and samples go; a killed run goes on there. evaluation/")
+
+
+@dataclass
+class SamplingArguments:
+    """How answers are drawn; what is not given is the benchmark's own default."""
+
+    num_samples: int | None = helped(None, "Samples per prompt; 8 with a reward or world.")
+    temperature: float | None = helped(None, "Sampling temperature; 0 is greedy; 1 for data and worlds.")
+    temperatures: str | None = helped(None, "Several, separated by commas: quality against diversity.")
+    top_p: float | None = helped(None, "Nucleus to sample from; 1 for data.")
+    top_k: int | None = helped(None, "Likeliest tokens to sample from; 0 for all.")
+    max_new_tokens: int | None = helped(None, "Longest answer; 512 for data.")
+    seed: int = helped(0, "Of the sampling.")
+    batch_size: int = helped(64, "Answers generated at a time.")
+    prompt_format: Literal["chat", "text"] = helped("chat", "Benchmarks through the chat template, or as plain text.")
+    chat_template_path: str | None = helped(None, "A Jinja file instead of the tokenizer's own template.")
+    chat_template_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'Passed to the chat template, as JSON: {"enable_thinking": false}.'}
+    )
     system_prompt: str | None = helped(None, "System message for conversations that have none.")
-    output_dir: str = helped("evaluation", "Where results.json and samples.jsonl go.")
+    backend: Literal["transformers", "vllm"] = helped("transformers", "What generates.")
+    vllm_server_base_url: str | None = helped(None, "A running vLLM server, http://host:8000, instead of one here.")
+    vllm_tensor_parallel_size: int = helped(1, "GPUs that share the model.")
+    vllm_gpu_memory_utilization: float = helped(0.9, "Share of each GPU's memory.")
 
 
 @dataclass

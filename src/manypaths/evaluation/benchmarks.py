@@ -1,0 +1,321 @@
+"""Sets of problems: the eight maths benchmarks by name, files of prompts, and a user's own as five lines of YAML.
+
+No problem ships with the package. A benchmark is read from the hub or, with `data_dir`, from local files
+`<name>.jsonl` with one {"id", "problem", "answer"} a line. Sampling defaults are those of SED-SFT's evaluation
+(arXiv:2602.07464): eight samples at temperature 0.7 for the three small sets, one at 1.0 for the others.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..functions import did_you_mean
+from ..sources import json_kind, json_lines, read_source, read_text
+
+INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
+LOCAL_ENDINGS = (".jsonl", ".json", ".parquet")
+GOLDS = ("plain", "boxed", "hashes")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: `text` is what the model is asked, `answer` the gold, None where nothing is graded."""
+
+    id: str
+    text: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where problems come from, how they are asked, and how often they are sampled unless told otherwise.
+
+    `source` is a hub id or a file. `problem` and `answer` name columns; without `answer` nothing is graded and
+    the samples are judged for diversity only. `gold` says how the answer column holds the answer: "plain", in
+    the last box ("boxed"), or after the last "####" ("hashes"). `prompt` is a template with {problem}.
+    """
+
+    name: str
+    source: str
+    config: str | None = None
+    split: str = "test"
+    problem: str = "problem"
+    answer: str | None = "answer"
+    gold: str = "plain"
+    prompt: str = INSTRUCTION
+    num_samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 3072
+
+    def __post_init__(self) -> None:
+        if self.gold not in GOLDS:
+            raise ValueError(f"gold of benchmark {self.name} is {self.gold!r}; choose one of {', '.join(GOLDS)}.")
+        try:
+            self.prompt.format(problem="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"The prompt of benchmark {self.name} has a brace that is not {{problem}}; double the others."
+            ) from error
+        if "{problem}" not in self.prompt:
+            raise ValueError(f"The prompt of benchmark {self.name} lacks {{problem}}.")
+
+
+SMALL: dict[str, Any] = {"num_samples": 8, "temperature": 0.7}  # 30 to 40 problems: avg@8
+OPEN_ENDED: dict[str, Any] = {  # GEM's poems and stories (arXiv:2408.16673)
+    "answer": None, "prompt": "{problem}", "num_samples": 16, "top_k": 50, "top_p": 0.9, "max_new_tokens": 512,
+}  # fmt: skip
+BENCHMARKS = {
+    benchmark.name: benchmark
+    for benchmark in (
+        Benchmark("aime24", "math-ai/aime24", answer="solution", gold="boxed", **SMALL),
+        Benchmark("aime25", "math-ai/aime25", **SMALL),
+        Benchmark("amc23", "math-ai/amc23", problem="question", **SMALL),
+        Benchmark("gsm8k", "openai/gsm8k", config="main", problem="question", gold="hashes"),
+        Benchmark("math500", "HuggingFaceH4/MATH-500"),
+        Benchmark("gaokao2023en", "MARIO-Math-Reasoning/Gaokao2023-Math-En", split="train", problem="question"),
+        Benchmark(
+            "olympiadbench",
+            "Hothan/OlympiadBench",
+            config="OE_TO_maths_en_COMP",
+            split="train",
+            problem="question",
+            answer="final_answer",
+        ),
+        Benchmark("college_math", "di-zhang-fdu/College_Math_Test", problem="question"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Erratum:
+    """A known mistake of one row: applied only where the gold is still `gold`; `cut` removes a leaked answer."""
+
+    gold: str
+    answer: str
+    cut: str | None = None
+
+
+ERRATA = {
+    "gaokao2023en-0167": Erratum("", r"\frac{3}{10}", cut="answers:"),
+    "gaokao2023en-0192": Erratum("", "A", cut="Answer:"),
+    "gaokao2023en-0107": Erratum("$145$solution:", "145"),
+    "aime25-0004": Erratum(r"336^\circ", "336"),
+}
+
+
+def resolve_benchmarks(names: Sequence[str]) -> list[Benchmark]:
+    """Benchmarks by name, `all` for the eight, or a path to a YAML file; each once, in the order given.
+
+    Raises ValueError for an unknown name (near ones are offered) or two benchmarks of one name.
+    """
+    found: list[Benchmark] = []
+    for name in names:
+        if name == "all":
+            found += BENCHMARKS.values()
+        elif name in BENCHMARKS:
+            found.append(BENCHMARKS[name])
+        elif name.endswith((".yaml", ".yml")):
+            found.append(read_benchmark(Path(name)))
+        else:
+            hint = did_you_mean(name, [*BENCHMARKS, "all"])
+            raise ValueError(
+                f"Unknown benchmark {name!r}. {hint}Known: {', '.join(BENCHMARKS)}, or all; your own is a .yaml file."
+            )
+    unique = list(dict.fromkeys(found))
+    check_names([one.name for one in unique])
+    return unique
+
+
+def check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"Two benchmarks are called {name!r}; give one another name.")
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """A benchmark from flat YAML whose keys are Benchmark's fields; `name` and `source` are needed.
+
+    A `source` that is a file is looked for beside the YAML. A file's split is `train`. Without `answer` the
+    problems are open-ended and get the defaults of such sets.
+
+    Raises FileNotFoundError, or ValueError for what is no such mapping.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"No benchmark file at {path}.")
+    try:
+        given = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no readable YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} must be a mapping with name, source and columns, found {json_kind(given)}.")
+    kinds = {field.name: field.type for field in fields(Benchmark)}
+    for key, value in given.items():
+        if key not in kinds:
+            raise ValueError(f"{path}: unknown key {key!r}. {did_you_mean(str(key), kinds)}Keys: {', '.join(kinds)}.")
+        if not fits(value, kinds[key]):
+            raise ValueError(f"{path}: {key} must be {kind_name(kinds[key])}, found {value!r}.")
+    for key in ("name", "source"):
+        if not given.get(key):
+            raise ValueError(f"{path} lacks {key!r}.")
+    if not str(given["name"]).replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ValueError(f"{path}: name {given['name']!r} may have letters, digits, '-', '_' and '.' only.")
+    beside = path.parent / given["source"]
+    if beside.is_file():
+        given = {"split": "train", **given, "source": str(beside)}
+    return Benchmark(**(given if given.get("answer") else {**OPEN_ENDED, **given}))
+
+
+def fits(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def kind_name(kind: Any) -> str:
+    return {int: "a whole number", float: "a number"}.get(kind, "text")
+
+
+def open_ended(path: str) -> Benchmark:
+    """A file of prompts to answer in many ways: its column problem, prompt, question, instruction or text."""
+    found = read_source(path).column_names
+    column = next((name for name in PROMPT_COLUMNS if name in found), None)
+    if column is None:
+        raise ValueError(f"{path} has the columns {', '.join(found)}; a prompt is in {', '.join(PROMPT_COLUMNS)}.")
+    return Benchmark(Path(path).stem, path, split="train", problem=column, **OPEN_ENDED)
+
+
+def load_problems(benchmark: Benchmark, data_dir: str | None = None) -> list[Problem]:
+    """The problems of a benchmark in their order, known errata applied.
+
+    Rows without an id get `<name>-<0-based row>`. A gold may be text, a number, or a list with one or more
+    answers. An empty gold stays empty: it cannot be graded, and the caller leaves such problems out.
+
+    Raises FileNotFoundError or ValueError, with file and line or row, for a missing file, a dataset that cannot
+    be loaded, a row without problem or answer, or a duplicate id.
+    """
+    local = None if data_dir is None else local_file(benchmark, Path(data_dir))
+    if local is not None:
+        benchmark = replace(
+            benchmark,
+            source=str(local),
+            split="train",
+            problem="problem",
+            answer=None if benchmark.answer is None else "answer",
+        )
+    problems: dict[str, Problem] = {}
+    for index, (place, row) in enumerate(placed_rows(benchmark)):
+        problem = read_problem(benchmark, row, place, index)
+        if problem.id in problems:
+            raise ValueError(f"{place}: the id {problem.id!r} stands for an earlier row already.")
+        problems[problem.id] = problem
+    return list(problems.values())
+
+
+def local_file(benchmark: Benchmark, folder: Path) -> Path | None:
+    """The benchmark's file in the folder; None for a benchmark whose own source is a file."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--data_dir {folder} is no folder.")
+    for ending in LOCAL_ENDINGS:
+        path = folder / f"{benchmark.name}{ending}"
+        if path.is_file():
+            return path
+    if Path(benchmark.source).is_file():
+        return None
+    raise FileNotFoundError(
+        f"{folder} has no {benchmark.name}.jsonl; it needs one object with id, problem and answer a line."
+    )
+
+
+def placed_rows(benchmark: Benchmark) -> list[tuple[str, Mapping[str, Any]]]:
+    """Every row with the place it stands at: file and line, or source and row."""
+    path = Path(benchmark.source)
+    if path.suffix == ".jsonl" and path.is_file():
+        rows = json_lines(read_text(path), path)
+        if not rows:
+            raise ValueError(f"{path} is empty; it needs at least one row.")
+        return [(f"{path}, line {number}", row) for number, row in rows.items()]
+    try:
+        dataset = read_source(benchmark.source, benchmark.split, benchmark.config)
+    except ValueError as error:
+        if benchmark.name not in BENCHMARKS:
+            raise
+        raise ValueError(
+            f"{error} Give {benchmark.name} locally instead: --data_dir FOLDER with {benchmark.name}.jsonl, one "
+            'object {"id", "problem", "answer"} a line.'
+        ) from error
+    return [(f"{benchmark.source}, row {number}", row) for number, row in enumerate(dataset, start=1)]
+
+
+def read_problem(benchmark: Benchmark, row: Mapping[str, Any], place: str, index: int) -> Problem:
+    given = row.get("id")
+    name = f"{benchmark.name}-{index:04d}" if given in (None, "") else str(given)
+    text = question_text(row.get(benchmark.problem))
+    if not text:
+        raise ValueError(f"{place}: {benchmark.problem!r} is missing or no text; columns are {', '.join(row)}.")
+    if benchmark.answer is None:
+        return Problem(name, text, None)
+    gold = gold_text(row.get(benchmark.answer))
+    if gold is None:
+        raise ValueError(
+            f"{place}: {benchmark.answer!r} is missing or neither text nor number; columns are {', '.join(row)}."
+        )
+    return corrected(Problem(name, text, GOLD_READERS[benchmark.gold](gold)))
+
+
+def question_text(value: Any) -> str:
+    """A prompt as text: itself, or the one user message of a conversation."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0].get("content")
+    return value.strip() if isinstance(value, str) else ""
+
+
+def gold_text(value: Any) -> str | None:
+    """Text as it is, a number without a needless `.0`, several answers joined by commas; None for the rest."""
+    if isinstance(value, list):
+        parts = [gold_text(one) for one in value]
+        return ", ".join(part for part in parts if part) if parts and None not in parts else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value).strip()
+
+
+def after_hashes(text: str) -> str:
+    """GSM8K's answer: what follows the last "####"; all of it when there is none."""
+    return text.rpartition("####")[2].strip()
+
+
+def boxed(text: str) -> str:
+    from .grading import extract
+
+    found = extract(text, "strict")
+    return text if found is None else found
+
+
+GOLD_READERS: dict[str, Callable[[str], str]] = {"plain": str.strip, "boxed": boxed, "hashes": after_hashes}
+
+
+def corrected(problem: Problem) -> Problem:
+    known = ERRATA.get(problem.id)
+    if known is None or problem.answer != known.gold:
+        return problem
+    text = problem.text if known.cut is None else problem.text.rpartition(known.cut)[0].strip() or problem.text
+    return Problem(problem.id, text, known.answer)
+
+
+def conflicting(problems: Sequence[Problem]) -> list[str]:
+    """Ids of problems whose text occurs again with another gold: no answer can be right for all of them."""
+    golds: dict[str, set[str | None]] = {}
+    for problem in problems:
+        golds.setdefault(" ".join(problem.text.split()), set()).add(problem.answer)
+    return [problem.id for problem in problems if len(golds[" ".join(problem.text.split())]) > 1]
