@@ -1,92 +1,25 @@
+import math
 import random
+import sys
 
+import numpy as np
 import pytest
-import sacrebleu
+import torch
 
-from manypaths.evaluation.diversity import distinct_n, self_bleu
-
-
-def slow_self_bleu(texts):
-    bleu = sacrebleu.BLEU(tokenize="13a", smooth_method="exp", effective_order=False)
-    scores = [bleu.sentence_score(text, texts[:i] + texts[i + 1 :]).score for i, text in enumerate(texts)]
-    return sum(scores) / len(scores)
-
-
-WORDS = [
-    "1",
-    "2",
-    "+",
-    "(",
-    ")",
-    "*",
-    "so",
-    "x",
-    "x,",
-    "3.5",
-    "&amp;",
-    "$y$",
-    "It's",
-    "a-b",
-    "\\frac{1}{2}",
-    ".",
-    "\n",
-]
-
-
-def random_texts(draw):
-    count, vocabulary = draw.randint(2, 9), WORDS[: draw.randint(2, len(WORDS))]
-    texts = [" ".join(draw.choices(vocabulary, k=draw.randint(0, 14))) for _ in range(count)]
-    if draw.random() < 0.3:
-        texts[draw.randrange(count)] = draw.choice(texts)
-    return texts
-
-
-def test_self_bleu_equals_sacrebleu_on_random_texts():
-    draw = random.Random(0)
-    for _ in range(600):
-        texts = random_texts(draw)
-        assert self_bleu(texts) == pytest.approx(slow_self_bleu(texts), abs=1e-9), texts
-
-
-def test_self_bleu_equals_sacrebleu_on_countdown_answers():
-    draw = random.Random(1)
-    for _ in range(40):
-        texts = [f"( {draw.randint(1, 4)} {draw.choice('+-*/')} {draw.randint(1, 4)} ) + 3" for _ in range(16)]
-        assert self_bleu(texts) == pytest.approx(slow_self_bleu(texts), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ["", ""],
-        ["", "a b c d e"],
-        ["a b c", "a b c"],
-        ["a b c d", "a b c d", "a b c d"],
-        ["a a a a a", "a a b a a a", "a"],
-        ["a b c d e f g h", "a b c d", "a b c d e f"],
-        ["one two three four five ", "one two three four five\n"],
-        ["x y z w v", "p q r s t"],
-    ],
+from manypaths.evaluation.diversity import (
+    TOKENIZERS,
+    corpus_diversity,
+    corpus_score,
+    distinct_n,
+    diversity_per_prompt,
+    embed,
+    embedding_diversity,
+    mean_distinct_n,
+    self_bleu,
+    self_bleu_single_reference,
+    vendi_score,
 )
-def test_self_bleu_equals_sacrebleu_at_the_edges(texts):
-    assert self_bleu(texts) == pytest.approx(slow_self_bleu(texts), abs=1e-9)
-
-
-def test_self_bleu_does_not_depend_on_order():
-    draw = random.Random(3)
-    texts = random_texts(draw) + random_texts(draw)
-    assert self_bleu(texts) == pytest.approx(self_bleu(texts[::-1]), abs=1e-9)
-
-
-def test_equal_texts_score_100_and_unrelated_ones_0():
-    assert self_bleu(["( 1 + 2 ) * 3"] * 5) == pytest.approx(100.0)
-    assert self_bleu(["a b c d e", "v w x y z"]) == 0.0
-
-
-@pytest.mark.parametrize("texts", [[], ["alone"]])
-def test_self_bleu_is_undefined_without_another_text(texts):
-    with pytest.raises(ValueError, match="at least two"):
-        self_bleu(texts)
+from manypaths.evaluation.intervals import bootstrap_interval
 
 
 def test_distinct_n_by_hand():
@@ -101,3 +34,145 @@ def test_distinct_n_refuses_nonsense():
         distinct_n(["a"], 0)
     with pytest.raises(ValueError, match="no texts"):
         distinct_n([], 1)
+
+
+def test_mean_distinct_n_is_over_one_two_and_three():
+    texts = ["a b a", "a b"]
+    assert mean_distinct_n(texts) == pytest.approx((2 / 5 + 2 / 3 + 1) / 3)
+
+
+def pairwise(embeddings):
+    cosines = [
+        float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for i, a in enumerate(embeddings)
+        for j, b in enumerate(embeddings)
+        if i < j
+    ]
+    return 1 - sum(cosines) / len(cosines)
+
+
+def test_embedding_diversity_is_the_mean_over_pairs():
+    draw = np.random.default_rng(0)
+    for k in (2, 3, 9):
+        embeddings = draw.normal(size=(k, 5)) + draw.normal(size=5)
+        assert embedding_diversity(embeddings) == pytest.approx(pairwise(embeddings), abs=1e-12)
+        assert embedding_diversity(embeddings * draw.uniform(0.1, 9, size=(k, 1))) == pytest.approx(
+            pairwise(embeddings)
+        )
+    assert embedding_diversity([[1.0, 2.0]] * 5) == pytest.approx(0.0, abs=1e-12)
+    assert embedding_diversity([[1.0, 0.0], [-2.0, 0.0]]) == pytest.approx(2.0)
+
+
+def test_vendi_score_counts_directions():
+    assert vendi_score(np.eye(6)[:4] * 3) == pytest.approx(4.0)
+    assert vendi_score([[1.0, 2.0, 3.0]] * 7) == pytest.approx(1.0)
+    assert vendi_score([[1.0, 0.0], [0.0, 1.0], [0.0, 5.0], [1.0, 0.0]]) == pytest.approx(2.0)
+    assert vendi_score([[1.0, 0.0], [-1.0, 0.0]]) == pytest.approx(1.0)  # as the docstring states
+    embeddings = np.random.default_rng(1).normal(size=(6, 3))
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    shares = [share for share in np.linalg.eigvalsh(unit @ unit.T / 6) if share > 1e-12]
+    assert vendi_score(embeddings) == pytest.approx(math.exp(-sum(share * math.log(share) for share in shares)))
+
+
+@pytest.mark.parametrize("measure", [embedding_diversity, vendi_score])
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        ([[1.0, 0.0]], "1 embeddings"),
+        ([[1.0, 0.0], [0.0, 0.0]], r"Embedding 2 has length 0\.0"),
+        ([[float("nan"), 0.0], [1.0, 0.0]], "Embedding 1 has length nan"),
+        ([1.0, 2.0], r"shape \(2,\)"),
+    ],
+)
+def test_embeddings_without_a_direction_are_refused(measure, embeddings, message):
+    with pytest.raises(ValueError, match=message):
+        measure(embeddings)
+
+
+def test_embeddings_come_from_a_function_a_matrix_or_a_model(monkeypatch):
+    def lengths(texts):
+        return [[len(text), 1.0] for text in texts]
+
+    assert embed(["a", "bcd"], lengths).tolist() == [[1.0, 1.0], [3.0, 1.0]]
+    assert embed(["a", "bcd"], torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+    class Model:
+        def __init__(self, name):
+            self.name = name
+
+        def encode(self, texts):
+            return np.array([[float(len(self.name)), len(text)] for text in texts], dtype=np.float32)
+
+    monkeypatch.setitem(sys.modules, "sentence_transformers", type(sys)("sentence_transformers"))
+    sys.modules["sentence_transformers"].SentenceTransformer = Model
+    assert embed(["a", "bcd"], "some/model").tolist() == [[10.0, 1.0], [10.0, 3.0]]
+
+
+def test_embeddings_that_do_not_fit_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"shape \(1, 2\); 2 texts"):
+        embed(["a", "b"], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"shape \(2,\); 2 texts"):
+        embed(["a", "b"], [1.0, 2.0])
+    with pytest.raises(ValueError, match="Embedding 2 has length inf"):
+        embed(["a", "b"], [[1.0, 2.0], [float("inf"), 0.0]])
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ValueError, match="pip install sentence-transformers"):
+        embed(["a", "b"], "some/model")
+
+
+def prompts(count=12):
+    draw = random.Random(2)
+    return [[" ".join(draw.choices("abcdef", k=8)) for _ in range(4)] for _ in range(count)]
+
+
+def test_corpus_scores_are_means_over_prompts_with_intervals():
+    texts = prompts()
+    found = corpus_diversity(texts, lambda rows: [[row.count("a") + 1.0, row.count("b")] for row in rows])
+    assert list(found) == [
+        "self_bleu",
+        "self_bleu_single_reference",
+        "distinct_n",
+        "words",
+        "embedding_diversity",
+        "vendi",
+    ]
+    for name, measure in (("self_bleu", self_bleu), ("self_bleu_single_reference", self_bleu_single_reference)):
+        expected = bootstrap_interval([measure(row) for row in texts])
+        assert found[name] == {
+            "value": expected.value,
+            "low": expected.low,
+            "high": expected.high,
+            "n": 12,
+            "skipped": 0,
+        }
+    assert found["words"]["value"] == 8.0
+    assert set(TOKENIZERS) == {"self_bleu", "self_bleu_single_reference", "distinct_n", "words"}
+
+
+def test_embeddings_are_cut_at_the_prompts():
+    texts = [["a", "b"], ["c"], ["d", "e", "f"]]
+    matrix = np.random.default_rng(3).normal(size=(6, 4))
+    found = diversity_per_prompt(texts, matrix)
+    assert found["embedding_diversity"] == [embedding_diversity(matrix[:2]), None, embedding_diversity(matrix[3:])]
+    assert found["vendi"] == [vendi_score(matrix[:2]), None, vendi_score(matrix[3:])]
+
+
+def test_prompts_without_a_measure_are_left_out_and_counted():
+    texts = [["a b c d e", "a b c d e"], ["only one text here"], ["a b", "c"], ["a b", "a b c d"], []]
+    per_prompt = diversity_per_prompt(texts)
+    assert per_prompt["self_bleu"] == [pytest.approx(100.0), None, None, self_bleu(texts[3]), None]
+    assert per_prompt["distinct_n"] == [mean_distinct_n(texts[0]), None, mean_distinct_n(texts[2]),
+                                        mean_distinct_n(texts[3]), None]  # fmt: skip
+    found = corpus_diversity(texts)
+    assert (found["self_bleu"]["n"], found["self_bleu"]["skipped"]) == (2, 3)
+    assert (found["distinct_n"]["n"], found["distinct_n"]["skipped"]) == (3, 2)
+    assert found["self_bleu"]["value"] == pytest.approx((100 + self_bleu(texts[3])) / 2)
+
+
+def test_a_measure_that_exists_nowhere_is_absent():
+    assert "self_bleu" not in corpus_diversity([["a b", "a b"], ["a", "b"]])
+    assert corpus_diversity([["alone"], []]) == {}
+    assert corpus_score([None, None]) is None
+    assert corpus_score([None, 2.0]) == {"value": 2.0, "low": None, "high": None, "n": 1, "skipped": 1}
+    with pytest.raises(ValueError, match="no prompt"):
+        corpus_diversity([])

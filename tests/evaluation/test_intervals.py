@@ -1,9 +1,19 @@
 import math
 import random
+from itertools import product
 
+import numpy as np
 import pytest
 
-from manypaths.evaluation.intervals import mean_interval, paired_interval, student_t_quantile
+from manypaths.evaluation.intervals import (
+    bootstrap_interval,
+    macro_interval,
+    macro_paired_test,
+    mean_interval,
+    paired_interval,
+    paired_test,
+    student_t_quantile,
+)
 
 # Two-sided 95 % and 99 % points of Student's t as printed in statistical tables.
 TABLE = [
@@ -70,3 +80,138 @@ def test_pairing_removes_what_is_shared():
     assert interval.high - interval.low < 0.05
     with pytest.raises(ValueError, match="3 and 2"):
         paired_interval([1, 2, 3], [1, 2])
+
+
+def test_bootstrap_covers_as_often_as_it_says():
+    """30 problems with shares of 8 samples, as of an AIME score, and only 6 of them."""
+    draw = np.random.default_rng(0)
+    for problems, runs, least in ((30, 1000, 0.93), (6, 1000, 0.90)):
+        shares = draw.binomial(8, draw.beta(1, 1, size=(runs, problems))) / 8
+        hits = sum(not bootstrap_interval(row, resamples=1000, seed=i).excludes(0.5) for i, row in enumerate(shares))
+        assert least < hits / runs < 0.975
+
+
+def test_bootstrap_is_near_the_t_interval_for_many_values_and_fixed_by_its_seed():
+    values = np.random.default_rng(1).beta(2, 5, size=400)
+    found, expected = bootstrap_interval(values), mean_interval(values)
+    assert found.value == expected.value and found.n == 400
+    half = expected.high - expected.value
+    assert abs(found.low - expected.low) < 0.05 * half and abs(found.high - expected.high) < 0.05 * half
+    assert bootstrap_interval(values) == found
+    assert bootstrap_interval(values, seed=1) != found
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert found.low < narrow.low < narrow.high < found.high
+
+
+def test_a_bootstrap_stays_in_the_range_of_the_values():
+    found = bootstrap_interval([0.0, 1.0])
+    assert (found.low, found.high) == (0.0, 1.0)
+    equal = bootstrap_interval([0.25] * 5)
+    assert (equal.value, equal.low, equal.high) == (0.25, 0.25, 0.25)
+
+
+def test_one_problem_has_no_bootstrap_limits():
+    found = bootstrap_interval([0.4])
+    assert (found.value, found.low, found.high, found.n) == (0.4, None, None, 1)
+    lonely = macro_interval({"a": [0.0, 1.0], "b": [0.5]})
+    assert (lonely.value, lonely.low, lonely.high, lonely.n) == (0.5, None, None, 2)
+
+
+def test_a_macro_mean_weighs_groups_alike_and_varies_within_them():
+    draw = np.random.default_rng(2)
+    groups = {"small": draw.normal(0.2, 0.1, 30), "large": draw.normal(0.8, 0.1, 3000)}
+    found = macro_interval(groups)
+    assert found.value == pytest.approx((groups["small"].mean() + groups["large"].mean()) / 2)
+    assert found.n == 2
+    spread = math.sqrt(sum(values.var(ddof=1) / len(values) for values in groups.values())) / 2
+    assert (found.high - found.low) / 2 == pytest.approx(2.045 * spread, rel=0.05)  # the small group rules: t of 29
+    assert macro_interval({"only": groups["small"]}).low == bootstrap_interval(groups["small"]).low
+
+
+def test_coverage_of_the_macro_mean():
+    draw = np.random.default_rng(3)
+    hits = 0
+    for run in range(500):
+        groups = {"a": draw.exponential(1, 12), "b": draw.normal(3, 2, 40), "c": draw.binomial(1, 0.5, 100)}
+        hits += not macro_interval(groups, resamples=1000, seed=run).excludes((1 + 3 + 0.5) / 3)
+    assert 0.92 < hits / 500 < 0.98
+
+
+def exact_p(differences):
+    observed = abs(sum(differences))
+    patterns = product((1, -1), repeat=len(differences))
+    sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in patterns]
+    return sum(value >= observed - 1e-9 for value in sums) / len(sums)
+
+
+def test_the_p_value_equals_the_count_over_all_sign_patterns():
+    draw = random.Random(4)
+    for _ in range(60):
+        n = draw.randint(1, 9)
+        a, b = ([draw.randint(0, 8) / 8 for _ in range(n)] for _ in range(2))
+        expected = exact_p([x - y for x, y in zip(a, b, strict=True)])
+        assert paired_test(a, b, resamples=1000).p_value == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_drawn_p_value_is_near_the_exact_one_and_never_zero():
+    draw = random.Random(5)
+    differences = [draw.gauss(0.4, 1) for _ in range(12)]
+    zeros = [0.0] * 12
+    assert paired_test(differences, zeros, resamples=4000).p_value == pytest.approx(exact_p(differences), abs=0.02)
+    far = paired_test([1.0 + 0.01 * i for i in range(40)], [0.0] * 40, resamples=999)
+    assert far.p_value == 1 / 1000
+    assert far.difference.excludes(0.0)
+
+
+def test_runs_that_are_alike_differ_rarely():
+    draw = np.random.default_rng(6)
+    values = [paired_test(*draw.normal(size=(2, 20)), resamples=400, seed=i).p_value for i in range(600)]
+    assert 0.03 < np.mean(np.array(values) <= 0.05) < 0.075
+    assert paired_test([0.5, 1.0], [0.5, 1.0]).p_value == 1.0
+
+
+def test_pairing_is_by_problem():
+    draw = random.Random(7)
+    b = [draw.random() for _ in range(50)]
+    a = [value + 0.02 + draw.gauss(0, 0.01) for value in b]
+    found = paired_test(a, b)
+    assert found.p_value < 0.001 and found.difference.low > 0
+    assert found.difference == bootstrap_interval([x - y for x, y in zip(a, b, strict=True)])
+    mirrored = paired_test(b, a)
+    assert mirrored.p_value == found.p_value and mirrored.difference.value == pytest.approx(-found.difference.value)
+
+
+def test_the_macro_test_weighs_groups_alike():
+    a = {"x": [1.0, 0.0], "y": [0.5, 0.5, 1.0]}
+    b = {"y": [0.25, 0.5, 0.25], "x": [0.5, 0.25]}
+    shares = [0.5 / 2, -0.25 / 2, 0.25 / 3, 0.0, 0.75 / 3]
+    found = macro_paired_test(a, b)
+    assert found.difference.value == pytest.approx(sum(shares) / 2)
+    assert found.p_value == pytest.approx(exact_p(shares))
+    only_x = macro_paired_test({"x": a["x"]}, {"x": b["x"]})
+    assert only_x.p_value == paired_test(a["x"], b["x"]).p_value
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bootstrap_interval([]), "at least one"),
+        (lambda: bootstrap_interval([0.1, float("nan")]), "Value 2 is nan"),
+        (lambda: bootstrap_interval([0.1, None]), "Value 2 is nan"),
+        (lambda: bootstrap_interval([float("inf")]), "Value 1 is inf"),
+        (lambda: bootstrap_interval([[0.1], [0.2]]), r"shape \(2, 1\)"),
+        (lambda: bootstrap_interval([0.1, 0.2], resamples=0), "resamples is 0"),
+        (lambda: bootstrap_interval([0.1, 0.2], confidence=1.0), "confidence is 1"),
+        (lambda: macro_interval({}), "no group"),
+        (lambda: macro_interval({"aime24": []}), "of aime24"),
+        (lambda: macro_interval({"aime24": [0.1, float("nan")]}), "Value 2 of aime24 is nan"),
+        (lambda: paired_test([0.1], [0.1, 0.2]), "1 and 2"),
+        (lambda: paired_test([0.1, float("inf")], [0.1, float("inf")]), "Value 2 of the runs is inf"),
+        (lambda: macro_paired_test({"a": [1.0]}, {"b": [1.0]}), "only one of them has a, b"),
+        (lambda: macro_paired_test({"a": [1.0]}, {"a": [1.0, 2.0]}), "a have 1 and 2"),
+        (lambda: macro_paired_test({}, {}), "no group"),
+    ],
+)
+def test_resampling_refuses_what_has_no_meaning(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -3,8 +3,21 @@ import random
 from itertools import combinations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from manypaths.evaluation.metrics import pass_at_k, pass_at_k_curve, samples_to_match
+from manypaths.evaluation.metrics import (
+    answer_entropy,
+    avg_at_k,
+    best_of_n,
+    best_of_n_curve,
+    distinct_answers,
+    expected_max,
+    expected_max_curve,
+    pass_at_k,
+    pass_at_k_curve,
+    samples_to_match,
+)
 
 
 def test_pass_at_k_equals_the_mean_over_all_subsets():
@@ -74,3 +87,100 @@ def test_samples_to_match_is_interpolated_and_ordered():
 
 def test_samples_to_match_is_none_when_out_of_reach():
     assert samples_to_match([0, 0, 4], [4, 4, 4], 8) is None
+
+
+def test_avg_at_k_is_the_mean_of_the_first_k():
+    assert avg_at_k([1, 0, 0, 1], 3) == pytest.approx(1 / 3)
+    assert avg_at_k([1, 0, 0, 1], 4) == pytest.approx(pass_at_k(4, 2, 1))
+
+
+def winners_of_subsets(scores, grades, n):
+    credits = []
+    for subset in combinations(range(len(scores)), n):
+        top = max(scores[i] for i in subset)
+        credits.append([grades[i] for i in subset if scores[i] == top])
+    return credits
+
+
+# Few different scores, so that ties are common; grades are rewards, not only 0 and 1.
+SAMPLES = st.lists(st.tuples(st.integers(-2, 2), st.sampled_from([0.0, 0.25, 1.0])), min_size=1, max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SAMPLES)
+def test_best_of_n_equals_the_mean_over_all_subsets_with_fair_ties(samples):
+    """In each subset the samples that share the highest score win equally often."""
+    scores, grades = zip(*samples, strict=True)
+    for n in range(1, len(scores) + 1):
+        subsets = winners_of_subsets(scores, grades, n)
+        expected = sum(sum(tied) / len(tied) for tied in subsets) / len(subsets)
+        assert best_of_n(scores, grades, n) == pytest.approx(expected, abs=1e-12)
+        highest = [max(subset) for subset in combinations(scores, n)]
+        assert expected_max(scores, n) == pytest.approx(sum(highest) / len(highest), abs=1e-12)
+
+
+def test_best_of_n_of_many_samples_equals_the_binomial_ratio():
+    draw = random.Random(0)
+    scores = [draw.randint(0, 30) for _ in range(200)]
+    grades = [draw.randint(0, 1) for _ in range(200)]
+    for n in (1, 2, 17, 100, 199, 200):
+        expected, above = 0.0, 0
+        for score in sorted(set(scores), reverse=True):
+            group = [grade for own, grade in zip(scores, grades, strict=True) if own == score]
+            ways = math.comb(200 - above, n) - math.comb(200 - above - len(group), n)
+            expected += ways / math.comb(200, n) * sum(group) / len(group)
+            above += len(group)
+        assert best_of_n(scores, grades, n) == pytest.approx(expected, abs=1e-12)
+
+
+def test_best_of_n_at_its_ends():
+    scores, grades = [0.3, -1.0, 2.0, 0.5], [1, 1, 0, 0]
+    assert best_of_n(scores, grades, 1) == pytest.approx(0.5)  # any sample
+    assert best_of_n(scores, grades, 4) == 0.0  # the highest score
+    assert best_of_n([7.0] * 4, grades, 3) == pytest.approx(0.5)  # a score that says nothing
+    for n in range(1, 5):
+        assert best_of_n(grades, grades, n) == pytest.approx(pass_at_k(4, 2, n))  # a score that knows
+    assert best_of_n([0.1, 0.2, 0.3], [1.0, 1.0, 1.0], 2) == 1.0
+
+
+def test_curves_hold_a_value_per_problem():
+    scores, grades = [[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]], [[0, 0, 1], [0, 1, 1]]
+    assert best_of_n_curve(scores, grades, [1, 3]) == {
+        n: [best_of_n(*row, n) for row in zip(scores, grades, strict=True)] for n in (1, 3)
+    }
+    assert expected_max_curve(scores, [2]) == {2: [expected_max(row, 2) for row in scores]}
+    assert expected_max(scores[0], 2) == pytest.approx((2 + 3 + 3) / 3)
+
+
+def test_answers_are_counted_and_missing_ones_are_none():
+    assert distinct_answers([0, 1, None, 0, 2]) == 3
+    assert distinct_answers([None, None]) == 0
+    assert answer_entropy([0, 1, None]) == pytest.approx(math.log(2))
+    assert answer_entropy([0, 0, 0, 1]) == pytest.approx(0.25 * math.log(4) + 0.75 * math.log(4 / 3))
+    assert answer_entropy([3, 3, None]) == 0.0
+    assert answer_entropy([]) == 0.0
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: avg_at_k([1, 0], 3), "k is 3.*draw more samples"),
+        (lambda: avg_at_k([1, 0], 0), "k is 0"),
+        (lambda: avg_at_k([1, NAN], 1), "Value 2 of the grades is nan"),
+        (lambda: avg_at_k([], 1), "at least one"),
+        (lambda: best_of_n([1.0, NAN], [0, 1], 1), "Value 2 of the scores is nan"),
+        (lambda: best_of_n([1.0, -INF], [0, 1], 1), "Value 2 of the scores is -inf"),
+        (lambda: best_of_n([1.0, 2.0], [0, INF], 1), "Value 2 of the grades is inf"),
+        (lambda: best_of_n([1.0, 2.0], [0], 1), "2 scores but 1 grades"),
+        (lambda: best_of_n([1.0, 2.0], [0, 1], 3), "k is 3"),
+        (lambda: best_of_n([], [], 1), "at least one"),
+        (lambda: expected_max([NAN], 1), "Value 1 of the scores is nan"),
+        (lambda: best_of_n_curve([[1.0]], [], [1]), "scores of 1 problems but grades of 0"),
+    ],
+)
+def test_nonsense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
