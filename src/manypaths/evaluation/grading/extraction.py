@@ -1,0 +1,85 @@
+r"""Finding the final answer in a text: the last \boxed{...}, or in lenient mode one of a few usual phrases."""
+
+import re
+from typing import Literal, NamedTuple
+
+Mode = Literal["lenient", "strict"]
+MODES = ("lenient", "strict")
+LONGEST_ANSWER = 2000  # characters; nothing longer is a final answer
+LONGEST_ENDING = 20 * LONGEST_ANSWER  # where phrases are looked for: an answer is announced at the end
+
+# what the scan for boxes stops at: a box's opening, an escaped character, or a brace
+MARKS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}\\]+)")
+BLANK = r"(?:\s|\$|\\[()\[\],;! ]|\\q?quad)*"
+JOINT = r"(?:,|(?:,\s*)?(?:and|or)|(?:,\s*)?\\text\s*\{\s*(?:and|or)\s*\})"
+BETWEEN_BOXES = re.compile(BLANK + JOINT + BLANK)
+
+FINAL = re.compile(r"final answer is:?(.{1,4000}?)\.?\s*I hope", re.DOTALL | re.IGNORECASE)
+HASHES = re.compile(r"####([^\n]*)")
+ANNOUNCED = re.compile(r"\banswer\W{0,3}?(?: is\b:?|:)[\s*]*([^\n]*)", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+
+class Box(NamedTuple):
+    start: int  # of the command
+    inside: int  # of the content
+    end: int  # behind the closing brace
+
+
+def extract(text: str, mode: Mode = "lenient") -> str | None:
+    r"""The final answer of a text, or None; cut at 2000 characters.
+
+    The last closed \boxed{...} or \fbox{...} wins (of nested boxes, the inner one). Boxes with nothing but a
+    comma, "and" or "or" between them are one list, joined by commas. Without a box, lenient mode takes, in this
+    order, "final answer is X. I hope", "#### X", and "answer is X" or "answer: X"; strict mode takes nothing.
+    Time is linear in the text. Raises ValueError for an unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"Unknown grading mode {mode!r}; choose one of {', '.join(MODES)}.")
+    answer = boxed_answer(text)
+    if answer is None and mode == "lenient":
+        answer = announced_answer(text)
+    return None if answer is None else answer.strip()[:LONGEST_ANSWER]
+
+
+def boxed_answer(text: str) -> str | None:
+    boxes = closed_boxes(text)
+    if not boxes:
+        bare = BARE_BOX.findall(text)
+        return bare[-1] if bare else None
+    first = len(boxes) - 1
+    while first and BETWEEN_BOXES.fullmatch(text, boxes[first - 1].end, boxes[first].start):
+        first -= 1
+    return ", ".join(text[box.inside : box.end - 1].strip() for box in boxes[first:])
+
+
+def closed_boxes(text: str) -> list[Box]:
+    """The closed boxes that hold no other box, in order.
+
+    One pass with a stack of what is open; a brace or box that is never closed does no harm.
+    """
+    opened: list[tuple[int, int] | None] = []  # None for a plain brace
+    boxes: list[Box] = []
+    for mark in MARKS.finditer(text):
+        if mark[0] == "{":
+            opened.append(None)
+        elif mark[0] == "}":
+            box = opened.pop() if opened else None
+            if box is not None and not (boxes and boxes[-1].start > box[0]):
+                boxes.append(Box(*box, mark.end()))
+        elif mark[0].endswith("{") and len(mark[0]) > 2:
+            opened.append((mark.start(), mark.end()))
+    return boxes
+
+
+def announced_answer(text: str) -> str | None:
+    """What follows the last of the usual phrases, up to the end of its sentence."""
+    ending = text[-LONGEST_ENDING:]
+    for phrase in (FINAL, HASHES, ANNOUNCED):
+        found = phrase.findall(ending)
+        if found:
+            answer = found[-1].strip()
+            sentence_end = SENTENCE_END.search(answer) if phrase is ANNOUNCED else None
+            return (answer[: sentence_end.start()] if sentence_end else answer).strip("*_ \t")
+    return None

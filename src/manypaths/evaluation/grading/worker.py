@@ -1,0 +1,53 @@
+"""The process that does computer algebra for the grader: one request a line on stdin, one reply a line on stdout."""
+
+import json
+import os
+import signal
+import sys
+
+MEMORY_BYTES = 4 * 2**30
+GRACE_SECONDS = 2  # after the deadline; the parent has killed this process by then, unless it is gone itself
+
+
+def main() -> None:
+    """Answer requests until stdin closes.
+
+    A request is {"gold": str, "answer": str, "deadline": seconds}; a reply is {"same": bool, "reason": str}.
+    """
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no reply
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    limit_memory()
+    import math_verify  # noqa: F401  slow, so before the first deadline runs
+
+    from .comparison import compare
+    from .symbolic import decide
+
+    compare(r"\frac{x}{2}", r"x\cdot\frac{1}{2}", decide)  # builds the parser's tables
+    print(json.dumps("ready"), file=replies, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, request["deadline"] + GRACE_SECONDS)  # its default action ends the process
+        try:
+            same, reason = compare(request["gold"], request["answer"], decide)
+        except MemoryError:
+            same, reason = False, "out of memory"
+        except Exception:  # a parser or solver that chokes has not understood the answer
+            same, reason = False, "not understood"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps({"same": bool(same), "reason": reason}), file=replies, flush=True)
+
+
+def limit_memory() -> None:
+    try:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    except (ImportError, ValueError, OSError):  # not every system can limit it
+        pass
+
+
+if __name__ == "__main__":
+    main()
