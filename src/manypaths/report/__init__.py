@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from manypaths.report.compare import load_results, report, write_evaluation_report
+from manypaths.report.evaluation_terminal import print_evaluation
 from manypaths.report.html import report_html
 from manypaths.report.markdown import report_markdown, study_markdown
 from manypaths.report.plots import plots_of, save_plots
@@ -10,7 +12,18 @@ from manypaths.report.reading import Reading, readings
 from manypaths.report.summary import check_runs, summarize
 from manypaths.report.terminal import print_table
 
-__all__ = ["Reading", "print_table", "readings", "study_markdown", "summarize", "write_report"]
+__all__ = [
+    "Reading",
+    "load_results",
+    "print_evaluation",
+    "print_table",
+    "readings",
+    "report",
+    "study_markdown",
+    "summarize",
+    "write_evaluation_report",
+    "write_report",
+]
 
 
 def write_report(results: Mapping, folder: str | Path) -> Path:

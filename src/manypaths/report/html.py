@@ -49,10 +49,12 @@ def html_page(title: str, parts: Sequence[str]) -> str:
 
 def html_figure(plot: Plot) -> str:
     """A plot under its heading and caption."""
-    return (
-        f'<h2>{escape(plot.title)}</h2>\n<p class="caption">{escape(plot.caption)}</p>\n'
-        f'<figure><div class="scroll">{inline_svg(plot)}</div></figure>'
-    )
+    return f'<h2>{escape(plot.title)}</h2>\n<p class="caption">{escape(plot.caption)}</p>\n{html_drawing(plot)}'
+
+
+def html_drawing(plot: Plot) -> str:
+    """A plot alone."""
+    return f'<figure><div class="scroll">{inline_svg(plot)}</div></figure>'
 
 
 def html_table(table: Table) -> str:

@@ -3,10 +3,11 @@
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #57606a; --grey: #868c95; --line: #d9dde3;
   --paper: #ffffff; --tint: #f5f7f9; --visible: #1a7f56; --partly: #2f6fa8; --mixed: #a15c00; --opposite: #a8326b;
-  --unclear: #6b727c; }
+  --unclear: #6b727c; --alert: #b3261e; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ed; --soft: #a6adb7; --grey: #8f96a0; --line: #343a42; --paper: #14171b; --tint: #1c2026;
-    --visible: #4cc38a; --partly: #6cb0ea; --mixed: #e0a04a; --opposite: #ec7fb0; --unclear: #9aa2ad; } }
+    --visible: #4cc38a; --partly: #6cb0ea; --mixed: #e0a04a; --opposite: #ec7fb0; --unclear: #9aa2ad;
+    --alert: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -29,6 +30,10 @@ p { margin: .4rem 0; }
 .badge::before { content: "\\25CF\\00A0"; }
 .visible { --tone: var(--visible); } .partly { --tone: var(--partly); } .unclear { --tone: var(--unclear); }
 .mixed { --tone: var(--mixed); } .opposite { --tone: var(--opposite); }
+.alert { border: 1px solid var(--alert); border-left: 4px solid var(--alert); border-radius: 6px; margin-top: 1rem;
+  padding: .75rem 1rem .8rem; }
+.alert h3 { margin: 0; color: var(--alert); } .alert p, .alert li { font-size: .9rem; }
+.alert ul { margin: .4rem 0 0; padding-left: 1.2rem; max-height: 14rem; overflow-y: auto; }
 figure { margin: 1rem 0 0; max-width: 56rem; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 figure svg { display: block; width: 100%; min-width: 34rem; height: auto; font-family: inherit; }

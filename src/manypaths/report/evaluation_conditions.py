@@ -1,0 +1,141 @@
+"""How evaluations came about, and what of them is not to be trusted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from manypaths.report.evaluation_summary import TRUSTED, Entry, Evaluations, rates, untrusted
+from manypaths.report.evaluation_tables import DAGGER, entry_row
+from manypaths.report.evaluation_wording import RATES, benchmark_label
+from manypaths.report.layout import Cell, Row, Table, flat
+
+SAME = ("num_samples", "top_p", "top_k", "max_new_tokens")  # what rows that are compared should share
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A warning: what is wrong, where, and what to do."""
+
+    title: str
+    where: list[str]
+    advice: str
+
+
+def alerts(found: Evaluations) -> list[Alert]:
+    """Loud warnings: samples that were cut off, timed out or unreadable, and models that were sampled differently."""
+    warnings = []
+    for kind, cases in untrusted(found).items():
+        title, advice = RATES[kind]
+        rows: dict[Entry, list[str]] = {}
+        for entry, name, share in cases:
+            rows.setdefault(entry, []).append(f"{benchmark_label(name)} {share:.0%}")
+        where = [f"{found.name(entry)}: {', '.join(parts)}" for entry, parts in rows.items()]
+        warnings.append(Alert(f"Not to be trusted: more than {TRUSTED:.0%} of the {title}", where, advice))
+    differing = _sampled_differently(found)
+    if differing:
+        advice = "Compare with care, or sample all models with the same options."
+        warnings.append(Alert("Models were sampled differently", differing, advice))
+    return warnings
+
+
+def _sampled_differently(found: Evaluations) -> list[str]:
+    where = []
+    for name in (*found.graded, *found.open_ended):
+        for option in SAME:
+            values: dict[str, list[str]] = {}
+            for entry in found.entries:
+                sampling = (found.get(entry, name) or {}).get("sampling") or {}
+                if option in sampling:
+                    values.setdefault(str(sampling[option]), []).append(found.name(entry))
+            if len(values) > 1:
+                parts = "; ".join(f"{value} ({', '.join(rows)})" for value, rows in values.items())
+                where.append(f"{benchmark_label(name)}, {option}: {parts}")
+    return where
+
+
+def trust_table(found: Evaluations) -> Table | None:
+    """Truncated, timed-out and unparsed samples per row, with the worst benchmark."""
+    kinds = {"truncated": "cut off", "timeout": "timed out", "unparsed": "unparsed"}
+    rows = []
+    for entry in found.entries:
+        by_name = {name: rates(one) for (own, name), one in found.found.items() if own == entry}
+        cells = []
+        for kind in kinds:
+            shares = {name: own[kind] for name, own in by_name.items() if kind in own}
+            worst = max(shares, key=shares.get, default=None)
+            if worst is None:
+                cells.append(Cell(""))
+                continue
+            mark = DAGGER if shares[worst] > TRUSTED else ""
+            mean = sum(shares.values()) / len(shares)
+            spread = f"({benchmark_label(worst)} {shares[worst]:.1%})" if shares[worst] else ""
+            cells.append(Cell(f"{mean:.1%}", spread, mark, strong=bool(mark)))
+        rows.append(entry_row(found, entry, cells))
+    columns = [
+        ("cut off", "mean share of samples that ended at the token limit"),
+        ("timed out", "mean share of grades that ran out of time; counted as wrong"),
+        ("unparsed", "mean share of samples without a readable final answer; counted as wrong"),
+    ]
+    return Table("Cut off, timed out, unparsed", columns, rows, "Mean over benchmarks.") if rows else None
+
+
+def benchmark_facts(found: Evaluations) -> Table | None:
+    """Per benchmark: problems, samples, doubtful and excluded golds, prompt hash, how it was sampled."""
+    rows = []
+    for name in (*found.graded, *found.open_ended):
+        own = [one for (_, benchmark), one in found.found.items() if benchmark == name]
+        cells = [
+            Cell(_distinct(one["num_problems"] for one in own)),
+            Cell(_distinct(one.get("num_samples", "") for one in own)),
+            Cell(_distinct(_count(one.get("weakly_gradable")) for one in own)),
+            Cell(_distinct(_count(one.get("excluded")) for one in own)),
+            Cell(_distinct(str(one["prompt_hash"])[:8] for one in own)),
+        ]
+        rows.append(Row(name, benchmark_label(name), "method", cells))
+    columns = [
+        ("problems", "problems that were sampled"),
+        ("samples", "samples per problem"),
+        (
+            "weakly gradable",
+            "problems whose gold answer is prose, contradictory or the like, so that grades are worth less",
+        ),
+        ("excluded", "problems left out because of known errors"),
+        ("prompts", "start of the hash of all prompts as the model saw them; other hashes, other prompts"),
+    ]
+    note = "Several values: models or temperatures differ, and are not comparable where problems or prompts do."
+    return Table("Benchmarks", columns, rows, note) if rows else None
+
+
+def facts(found: Evaluations) -> list[tuple[str, str]]:
+    """How the results came about: sampling, grader, settings and versions; values that models share stand once."""
+    lines: dict[str, dict[str, None]] = {}
+    for one in found.results:
+        own: dict[str, dict[str, None]] = {}
+        for evaluation in one.get("evaluations", ()):
+            grader = {k: v for k, v in (evaluation.get("grader") or {}).items() if k not in ("counts", "timeout_rate")}
+            parts = {
+                "sampling": evaluation.get("sampling"),
+                "grader": grader,
+                "tokenizers": evaluation.get("tokenizers"),
+            }
+            for name, text in flat("", parts):
+                own.setdefault(name, {})[text] = None
+        for part in ("model", "created", "settings", "versions"):
+            for name, text in flat(part, one.get(part)):
+                own.setdefault(name, {})[text] = None
+        for name, texts in own.items():
+            lines.setdefault(name, {})[one["label"]] = ", ".join(texts)
+    found_lines = []
+    for name, by_label in lines.items():
+        same = len(set(by_label.values())) == 1 and len(by_label) == len(found.results)
+        texts = [next(iter(by_label.values()))] if same else [f"{label}: {text}" for label, text in by_label.items()]
+        found_lines.append((name, "; ".join(texts)))
+    return found_lines
+
+
+def _distinct(values: Iterable) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _count(ids: Mapping | Sequence | None) -> int:
+    """Ids, or ids by reason."""
+    return len({one for part in ids.values() for one in part}) if isinstance(ids, Mapping) else len(ids or ())

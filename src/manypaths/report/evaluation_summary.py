@@ -1,0 +1,233 @@
+"""What results of `manypaths eval` hold: rows, benchmarks, scores, averages, and warnings. No words, no layout."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manypaths.evaluation.benchmarks import BENCHMARKS
+from manypaths.evaluation.intervals import Interval, macro_interval
+from manypaths.evaluation.results import SCHEMA
+
+PARTS = ("evaluations", "tokens", "evaluation", "forgetting")
+KEYS = ("benchmark", "temperature", "metric", "scores", "per_problem", "num_problems", "prompt_hash")
+TRUSTED = 0.05  # largest share of truncated, timed-out or unparsed samples that needs no warning
+
+Evaluation = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of every table: one model at one temperature setting (None: each benchmark at its own default)."""
+
+    label: str
+    setting: float | None
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Several models' results by row and benchmark.
+
+    `graded` and `open_ended` name the benchmarks with and without a headline score, in canonical order;
+    `shared` are the graded ones that every row with a graded benchmark has: those that "Avg." averages over.
+    """
+
+    results: list[Mapping]
+    entries: list[Entry]
+    graded: list[str]
+    open_ended: list[str]
+    shared: list[str]
+    found: dict[tuple[Entry, str], Evaluation]
+
+    def get(self, entry: Entry, benchmark: str) -> Evaluation | None:
+        return self.found.get((entry, benchmark))
+
+    def labels(self) -> list[str]:
+        return [one["label"] for one in self.results]
+
+    def name(self, entry: Entry) -> str:
+        """The label, with the temperature where rows differ in it."""
+        if len({one.setting for one in self.entries}) < 2:
+            return entry.label
+        return f"{entry.label}, {temperature_name(entry.setting)}"
+
+    def baseline(self, entry: Entry) -> Entry | None:
+        """The row to compare with: the first model at the same setting; for a single model, its first row."""
+        first = self.entries[0] if len(self.results) == 1 else Entry(self.results[0]["label"], entry.setting)
+        return None if first == entry or first not in self.entries else first
+
+
+def temperature_name(setting: float | None) -> str:
+    return "default T" if setting is None else f"T={setting:g}"
+
+
+def gather(results: Sequence[Mapping]) -> Evaluations:
+    """Check results of `manypaths eval` and put them in order.
+
+    Raises ValueError for none, for a dictionary that is not of this kind, and for two with one label.
+    """
+    results = list(results)
+    if not results:
+        raise ValueError("There are no results to report: pass at least one results.json of `manypaths eval`.")
+    for place, one in enumerate(results, start=1):
+        check_result(one, f"Result {place}")
+    labels = [one["label"] for one in results]
+    double = next((label for label in labels if labels.count(label) > 1), None)
+    if double is not None:
+        raise ValueError(f"Two results have the label {double!r}; give every model a label of its own.")
+    found: dict[tuple[Entry, str], Evaluation] = {}
+    for one in results:
+        for evaluation in one.get("evaluations", ()):
+            key = (Entry(one["label"], setting_of(evaluation)), evaluation["benchmark"])
+            if key in found:
+                at = temperature_name(key[0].setting)
+                raise ValueError(f"{one['label']!r} has two evaluations of {key[1]} at {at}; keep one.")
+            found[key] = evaluation
+    entries = _in_reading_order(dict.fromkeys(entry for entry, _ in found), labels)
+    names = _canonical(dict.fromkeys(benchmark for _, benchmark in found))
+    graded = [name for name in names if any(one["metric"] for (_, own), one in found.items() if own == name)]
+    rows = [entry for entry in entries if any((entry, name) in found for name in graded)]
+    shared = [name for name in graded if all((found.get((entry, name)) or {}).get("metric") for entry in rows)]
+    return Evaluations(results, entries, graded, [name for name in names if name not in graded], shared, found)
+
+
+def check_result(result: Any, where: str) -> None:
+    """ValueError, starting with `where`, when this is not the content of a results.json of `manypaths eval`."""
+    if not isinstance(result, Mapping):
+        raise ValueError(f"{where} is no dictionary; pass the content of a results.json of `manypaths eval`.")
+    if "runs" in result:
+        raise ValueError(
+            f"{where} holds training runs, whose report is made with them; this one is for `manypaths eval`."
+        )
+    schema = result.get("schema")
+    if schema != SCHEMA:
+        newer = isinstance(schema, int) and schema > SCHEMA
+        advice = "update manypaths" if newer else "run `manypaths eval` again"
+        raise ValueError(f"{where} has schema {schema}, this version reads {SCHEMA}: {advice}.")
+    if not isinstance(result.get("label"), str) or not result["label"]:
+        raise ValueError(f"{where} has no label; results of `manypaths eval` name their model.")
+    if not any(result.get(part) for part in PARTS):
+        raise ValueError(f"{where} ({result['label']}) holds no scores: none of {', '.join(PARTS)}.")
+    for number, evaluation in enumerate(result.get("evaluations", ()), start=1):
+        missing = [key for key in KEYS if key not in evaluation]
+        metric = evaluation.get("metric")
+        if metric is not None and metric not in evaluation.get("scores", ()):
+            missing.append(f"scores.{metric}")
+        if missing:
+            raise ValueError(f"{where} ({result['label']}): evaluation {number} lacks {', '.join(missing)}.")
+
+
+def setting_of(evaluation: Evaluation) -> float | None:
+    """The temperature that was asked for; None where each benchmark has its own default."""
+    return evaluation["setting"] if "setting" in evaluation else evaluation["temperature"]
+
+
+def score_of(evaluation: Evaluation | None, name: str | None) -> Interval | None:
+    """A stored score; None where there is none."""
+    score = None if evaluation is None else evaluation["scores"].get(name)
+    if score is None or score["value"] is None:
+        return None
+    return Interval(score["value"], score.get("low"), score.get("high"), score.get("n") or 1)
+
+
+def headline(evaluation: Evaluation | None) -> Interval | None:
+    return None if evaluation is None else score_of(evaluation, evaluation["metric"])
+
+
+def mean_of(parts: Iterable[Interval | None]) -> Interval | None:
+    """The plain mean of independent scores; n = number of scores, None when one is missing.
+
+    Each limit is the root of the summed squares of the parts' own distances on that side, divided by their number
+    (variance recovery: Zou and Donner, Statistics in Medicine 27, 2008, 1693-1702).
+    """
+    parts = list(parts)
+    if not parts or any(part is None for part in parts):
+        return None
+    value = math.fsum(part.value for part in parts) / len(parts)
+    if any(part.low is None or part.high is None for part in parts):
+        return Interval(value, None, None, len(parts))
+    below = math.hypot(*(part.value - part.low for part in parts)) / len(parts)
+    above = math.hypot(*(part.high - part.value for part in parts)) / len(parts)
+    return Interval(value, value - below, value + above, len(parts))
+
+
+def averages(found: Evaluations) -> dict[Entry, Interval]:
+    """The mean headline score over the shared benchmarks for every row; nothing for fewer than two of them.
+
+    The stored average where it is over exactly these benchmarks, else computed anew.
+    """
+    if len(found.shared) < 2:
+        return {}
+    stored = {
+        Entry(one["label"], macro["temperature"]): macro
+        for one in found.results
+        for macro in one.get("macro", ())
+        if set(macro["benchmarks"]) == set(found.shared)
+    }
+    means = {}
+    for entry in graded_entries(found):
+        macro = stored.get(entry)
+        if macro is None:
+            accuracy = {name: found.found[entry, name]["per_problem"]["accuracy"] for name in found.shared}
+            means[entry] = macro_interval(accuracy)
+        else:
+            means[entry] = Interval(macro["value"], macro["low"], macro["high"], macro["n"])
+    return means
+
+
+def graded_entries(found: Evaluations) -> list[Entry]:
+    return [entry for entry in found.entries if any((entry, name) in found.found for name in found.graded)]
+
+
+def drawn_entries(found: Evaluations) -> list[Entry]:
+    """The rows of the pictures: all temperatures of a single model, or all models at one temperature.
+
+    That is the first temperature that all of them have; without one, each model's own first.
+    """
+    if len(found.results) == 1:
+        return found.entries
+    own = {label: [entry.setting for entry in found.entries if entry.label == label] for label in found.labels()}
+    own = {label: settings for label, settings in own.items() if settings}
+    common = next(
+        (s for s in next(iter(own.values()), ()) if all(s in settings for settings in own.values())), math.nan
+    )
+    return [Entry(label, common if common in settings else settings[0]) for label, settings in own.items()]
+
+
+def rates(evaluation: Evaluation) -> dict[str, float]:
+    """Shares of samples that were cut off, whose grading ran out of time, and without a readable answer."""
+    found = {}
+    if evaluation.get("truncated") is not None:
+        found["truncated"] = evaluation["truncated"]
+    grader = evaluation.get("grader")
+    if grader:
+        counts = grader.get("counts") or {}
+        total = sum(counts.values())
+        found["timeout"] = grader.get("timeout_rate", counts.get("timeout", 0) / total if total else 0.0)
+        found["unparsed"] = counts.get("unparsed", 0) / total if total else 0.0
+    return found
+
+
+def untrusted(found: Evaluations) -> dict[str, list[tuple[Entry, str, float]]]:
+    """{kind of rate: [(row, benchmark, share)]} of all shares above TRUSTED."""
+    lists: dict[str, list[tuple[Entry, str, float]]] = {}
+    for entry in found.entries:
+        for name in (*found.graded, *found.open_ended):
+            evaluation = found.get(entry, name)
+            for kind, share in (rates(evaluation) if evaluation else {}).items():
+                if share > TRUSTED:
+                    lists.setdefault(kind, []).append((entry, name, share))
+    return lists
+
+
+def _in_reading_order(entries: Iterable[Entry], labels: Sequence[str]) -> list[Entry]:
+    """By temperature, then model: rows that are compared stand together."""
+    return sorted(
+        entries,
+        key=lambda entry: (entry.setting is not None, entry.setting or 0.0, labels.index(entry.label)),
+    )
+
+
+def _canonical(names: Iterable[str]) -> list[str]:
+    order = list(BENCHMARKS)
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))

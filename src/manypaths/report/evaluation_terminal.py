@@ -1,0 +1,84 @@
+"""Evaluations on the terminal: the tables that fit, warnings first and last."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from manypaths.report.evaluation_conditions import Alert, trust_table
+from manypaths.report.evaluation_page import FEW_TEMPERATURES, digest, lead
+from manypaths.report.evaluation_tables import (
+    benchmark_table,
+    curve_table,
+    difference_table,
+    diversity_table,
+    forgetting_table,
+    ledger_table,
+    matched_table,
+    other_tables,
+)
+from manypaths.report.evaluation_wording import INTERVALS, benchmark_label
+from manypaths.report.layout import PLUS_MINUS, Cell, Table
+
+
+def print_evaluation(results: Sequence[Mapping], console: Console | None = None) -> None:
+    """Print one or several results of `manypaths eval`, one row a model and temperature.
+
+    Raises ValueError for no results, other dictionaries, or two with one label.
+    """
+    whole = digest(results)
+    found, console = whole.found, console or Console()
+    console.print(lead(whole), highlight=False)
+    for alert in whole.alerts:
+        _print_alert(console, alert)
+    tables = [
+        benchmark_table(found, whole.means, whole.made),
+        difference_table(found, whole.made, whole.left_out),
+        curve_table(found),
+        diversity_table(found, found.graded, "Diversity on graded benchmarks"),
+        *(diversity_table(found, [name], f"Open-ended: {benchmark_label(name)}") for name in found.open_ended),
+        matched_table(found, whole.matched),
+        forgetting_table(found),
+        ledger_table(found),
+        *other_tables(found),
+        trust_table(found) if whole.alerts else None,
+    ]
+    for table in tables:
+        if table is not None:
+            _print_table(console, table)
+    if found.entries:
+        console.print(f"\n{PLUS_MINUS} and brackets: {INTERVALS}.", style="dim", highlight=False)
+    if len(found.results) > 1 and found.entries and not whole.matched:
+        why = " ".join(f"{reason}." for reason in whole.unmatched)
+        console.print(f"{FEW_TEMPERATURES} {why}".strip(), style="dim", highlight=False)
+
+
+def _print_alert(console: Console, alert: Alert) -> None:
+    console.print(Text(f"! {alert.title}", style="bold red"))
+    for line in alert.where:
+        console.print(Text(f"  {line}", style="red"))
+    console.print(Text(f"  {alert.advice}"))
+
+
+def _print_table(console: Console, table: Table) -> None:
+    console.print(Text(f"\n{table.title}", style="bold"))
+    drawn = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    drawn.add_column("", overflow="fold", min_width=min(12, max(len(row.label) for row in table.rows)))
+    for heading, _ in table.columns:
+        drawn.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in table.rows:
+        style = "bold" if row.kind == "baseline" else ""
+        drawn.add_row(Text(row.label, style=style), *map(_cell, row.cells))
+    console.print(drawn)
+    if table.note:
+        console.print(Text(table.note), style="dim", highlight=False)
+
+
+def _cell(cell: Cell) -> Text:
+    """The value above its spread."""
+    text = Text(cell.value + cell.mark, style="bold" if cell.strong else "")
+    if cell.spread:
+        text.append("\n" + cell.spread.replace(f"{PLUS_MINUS} ", PLUS_MINUS).replace(", ", "\n"), style="not bold dim")
+    return text

@@ -1,0 +1,41 @@
+"""Invented benchmarks and a tiny model, for tests of whole evaluations."""
+
+import json
+from pathlib import Path
+
+from conftest import tiny_llama
+from manypaths.evaluation.benchmarks import BENCHMARKS
+
+GOLDS = ["3", r"\frac{1}{2}", "7", "(1, 2)", "x + 1"]
+
+
+def write_rows(path: Path, rows) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_benchmarks(folder: Path, names=tuple(BENCHMARKS), num_problems: int = 5) -> Path:
+    """`NAME.jsonl` with a few invented problems each."""
+    folder.mkdir(exist_ok=True)
+    words = "one two three four five six seven".split()
+    for shift, name in enumerate(names):
+        rows = [
+            {
+                "id": f"{name}-{index:04d}",
+                "problem": f"{words[index]} plus {words[(index + shift) % 7]} is?",
+                "answer": GOLDS[index],
+            }
+            for index in range(num_problems)
+        ]
+        write_rows(folder / f"{name}.jsonl", rows)
+    return folder
+
+
+def save_model(folder: Path, tokenizer, seed: int = 0, **settings) -> Path:
+    tiny_llama(len(tokenizer), seed, **settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
