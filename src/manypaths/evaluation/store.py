@@ -8,11 +8,12 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ..sources import json_object
 from .results import write_whole
 from .samples import Sample
 
@@ -118,35 +119,30 @@ def read_samples(path: str | Path) -> dict[SampleKey, Sample]:
     samples: dict[SampleKey, Sample] = {}
     cure = "Delete the line to have that sample drawn again, or use another --output_dir."
     with Path(path).open("rb") as file:
-        for number, row in json_lines(path, (line for line in file if line.endswith(b"\n")), cure):
-            where = f"{path}, line {number}"
-            for name, types in FIELDS.items():
-                if name not in row:
-                    raise ValueError(f"{where}: no {name}. {cure}")
-                if not isinstance(row[name], types) or isinstance(row[name], bool):
-                    raise ValueError(f"{where}: {name} cannot be {shortened(row[name])}. {cure}")
-            key = SampleKey(row["benchmark"], row["id"], row["temperature"], row["index"])
-            if key in samples:
-                raise ValueError(f"{where}: {named(key)} is there twice. {cure}")
+        for number, line in enumerate(file, start=1):
+            if not line.strip() or not line.endswith(b"\n"):
+                continue
+            try:
+                row = json_object(line.decode(), Path(path), number)
+                key = sample_key(row, f"{path}, line {number}")
+                if key in samples:
+                    raise ValueError(f"{path}, line {number}: {named(key)} is there twice.")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not UTF-8 text. {cure}") from error
+            except ValueError as error:
+                raise ValueError(f"{error} {cure}") from error
             samples[key] = Sample(row["text"], None, row["stop"], row["num_tokens"], row["logprob"])
     return samples
 
 
-def json_lines(path: str | Path, lines: Iterable[bytes], cure: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for every line of `path` that is not blank; lines end at line feeds only.
-
-    Raises ValueError with file, line and cure for a line that is not a JSON object.
-    """
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise ValueError(f"{path}, line {number}: not JSON ({error}). {cure}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: not a JSON object but {shortened(row)}. {cure}")
-        yield number, row
+def sample_key(row: dict[str, Any], where: str) -> SampleKey:
+    """The key of a line; ValueError for a field that is missing or of another type."""
+    for name, types in FIELDS.items():
+        if name not in row:
+            raise ValueError(f"{where}: no {name}.")
+        if not isinstance(row[name], types) or isinstance(row[name], bool):
+            raise ValueError(f"{where}: {name} cannot be {shortened(row[name])}.")
+    return SampleKey(row["benchmark"], row["id"], row["temperature"], row["index"])
 
 
 def sample_line(key: SampleKey, sample: Sample) -> bytes:
