@@ -156,7 +156,7 @@ def sample_line(key: SampleKey, sample: Sample) -> bytes:
 
 def named(key: SampleKey) -> str:
     heat = "" if key.temperature is None else f" at temperature {key.temperature}"
-    return f"sample {key.index} of {key.benchmark} {key.id}{heat}"
+    return f"sample {key.index} of {key.benchmark or 'problem'} {key.id}{heat}"
 
 
 def write_all(file: int, line: bytes) -> None:
