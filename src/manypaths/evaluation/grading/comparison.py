@@ -134,6 +134,8 @@ def same_node(gold: Node, answer: Node, decide: Decide) -> Comparison:
         return same_leaf(gold, answer, decide)
     if gold.kind == "list" and len({part.name for part in gold.parts} - {""}) > 1 and not any_name(answer):
         return in_order(gold.parts, answer.parts, decide)  # x = 1, y = 2 against 1, 2 or (1, 2)
+    if gold.kind in INTERVALS and answer.kind in INTERVALS and gold.kind != answer.kind:
+        return different("interval ends")
     if gold.kind != answer.kind:
         if is_set(gold) and is_set(answer):
             return decide(gold.text, answer.text)  # an interval and an inequality, say

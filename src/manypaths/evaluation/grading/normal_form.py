@@ -34,7 +34,7 @@ REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d)(?:\{,\}|\\,|,?\\!)\s*(?=\d{3}(?!\d))", ""),  # thousands, as LaTeX sets them
-        (r"\\\$|\$|(?<!\\)\\[()\[\]]", ""),  # currency and mathematics delimiters
+        (r"\\\$|\$|(?<!\\)\\(?:[()\[\]]|(?=\d))", ""),  # currency and mathematics delimiters
         (r"\*\*(.*)\*\*", r"\1"),  # bold in Markdown
         (r"\*\*", "^"),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill)(?![A-Za-z])\.?", " "),

@@ -19,26 +19,57 @@ POINTS = (
     ("-0.83", "-1.71", "-0.37", "-2.29", "-1.19", "-0.53"),
 )
 POSITIVE = POINTS[:3]
-BINOMIAL = re.compile(r"(?<![A-Za-z\\])C_(?:\{(\w+)\}|(\w))\^(?:\{(\w+)\}|(\w))")
+# what the LaTeX parser would read in a way nobody means
+AMBIGUOUS = re.compile(r"\d\s+\d|(?<![A-Za-z0-9])\d+_")  # a product of two numbers, a number in another base
+PREPARATIONS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\text\{\s*([^{}]*?)\s*\}", r" \1 "),
+        (r"(?<![\w}.^\\])(\d+)\s*(\\frac\{\d+\}\{\d+\})", r"(\1+\2)"),  # mixed numbers
+        (r"(?<![A-Za-z\\])C_(?:\{(\w+)\}|(\w))\^(?:\{(\w+)\}|(\w))", r"\\binom{\1\2}{\3\4}"),
+        (r"(\\binom\{[^{}]*\}\{[^{}]*\})", r"(\1)"),
+        (r"(?<=\))\s*(?=[\d(])|(?<![_\d.])(\d+)\s*(?=\()", r"\1\\cdot "),  # the parser adds 2(3) up
+        (r"\^\\circ", r"\\cdot\\frac{\\pi}{180}"),
+        (r"([A-Za-z])'+", r"\1_{prime}"),
+    )
+)
 
 
 def decide(gold: str, answer: str) -> Comparison:
     """Compare two tidy values or relations."""
-    from sympy import Basic, Expr, Set
-    from sympy.core.relational import Relational
+    from sympy import Expr, Set
 
     sides = expression(gold), expression(answer)
     if any(side is None for side in sides):
         return NOT_UNDERSTOOD
     if any(isinstance(side, Set) for side in sides):
-        sides = as_set(sides[0]), as_set(sides[1])
-    if all(isinstance(side, Relational) for side in sides):
-        return same_relation(*sides)
+        return verified(as_set(sides[0]), as_set(sides[1]))
     if all(isinstance(side, Expr) for side in sides):
         return same_value(*sides)
-    if isinstance(sides[1], Relational) and isinstance(sides[0], Expr):
-        return NOT_EQUAL  # an equation is no answer where a value is asked
-    return verified(*sides) if all(isinstance(side, Basic) for side in sides) else NOT_EQUAL
+    golds, answers = map(relations, sides)
+    if golds and answers:
+        return same_relations(golds, answers)
+    return NOT_EQUAL if golds or answers else verified(*sides)
+
+
+def relations(side: Any) -> list:
+    """The equations or inequalities that a relation or a chain of them is made of; [] for all else."""
+    from sympy import And
+    from sympy.core.relational import Relational
+
+    parts = side.args if isinstance(side, And) else (side,)
+    return list(parts) if all(isinstance(part, Relational) for part in parts) else []
+
+
+def same_relations(golds: list, answers: list) -> Comparison:
+    """Every relation of the one has its own equal in the other."""
+    left = list(answers)
+    for gold in golds:
+        place = next((i for i, answer in enumerate(left) if same_relation(gold, answer).same), None)
+        if place is None:
+            return NOT_EQUAL
+        del left[place]
+    return NOT_EQUAL if left else EQUAL
 
 
 def as_set(side: Any) -> Any:
@@ -63,9 +94,10 @@ def expression(text: str) -> Any:
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
     from sympy import I
 
-    text = re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r" \1 ", text)
-    text = BINOMIAL.sub(lambda found: rf"\binom{{{found[1] or found[2]}}}{{{found[3] or found[4]}}}", text)
-    text = re.sub(r"\^\\circ", r"\\cdot\\frac{\\pi}{180}", text)
+    if AMBIGUOUS.search(text):
+        return None
+    for pattern, replacement in PREPARATIONS:
+        text = pattern.sub(replacement, text)
     look = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
     )
@@ -119,7 +151,20 @@ def same_value(gold: Any, answer: Any) -> Comparison:
             if point in POSITIVE:
                 return NOT_EQUAL
             equal_so_far = False
-    return EQUAL if compared and equal_so_far else verified(gold, answer)
+    if not compared or not equal_so_far:
+        return verified(gold, answer)
+    return EQUAL if symbols or same_exactly(gold, answer) else NOT_EQUAL
+
+
+def same_exactly(gold: Any, answer: Any) -> bool:
+    """For constants equal to many digits: false if both are rational numbers and yet differ."""
+    from sympy import Float, Rational
+
+    one, other = (
+        side.xreplace({decimal: Rational(str(decimal)) for decimal in side.atoms(Float)}).doit()
+        for side in (gold, answer)
+    )
+    return one == other if one.is_Rational and other.is_Rational else True
 
 
 def number(value: Any) -> Any:
