@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from manypaths.report.evaluation_page import digest, evaluation_html, evaluation_markdown
+from rich.console import Console
+
+from manypaths.report.evaluation_page import Digest, digest, evaluation_html, evaluation_markdown
 from manypaths.report.evaluation_plots import evaluation_plots
 from manypaths.report.evaluation_summary import check_result
-from manypaths.report.evaluation_terminal import print_evaluation
+from manypaths.report.evaluation_terminal import print_digest
 from manypaths.report.plots import save_plots
 
 RESULTS = "results.json"
@@ -20,9 +22,9 @@ def report(paths: Sequence[str | Path], folder: str | Path) -> Path:
     paths: output folders of `manypaths eval`, or their results.json; the first is what others are compared with.
     Raises ValueError as load_results does.
     """
-    results = load_results(paths)
-    page = write_evaluation_report(results, folder)
-    print_evaluation(results)
+    whole = digest(load_results(paths))
+    page = _write(whole, folder)
+    print_digest(whole, Console())
     print(f"report: {page}")
     return page
 
@@ -33,17 +35,7 @@ def write_evaluation_report(results: Sequence[Mapping], folder: str | Path) -> P
     The folder is made when missing; an older report in it is replaced.
     Raises ValueError for no results, other dictionaries, or two with one label; then nothing is written.
     """
-    whole = digest(results)
-    plots = evaluation_plots(whole.found, whole.means)
-    html = evaluation_html(whole, plots)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = save_plots(list(plots.values()), folder / "plots") if plots else {}
-    links = {title: f"plots/{name}" for title, name in names.items()}
-    (folder / "report.md").write_text(evaluation_markdown(whole, plots, links), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(html, encoding="utf-8")
-    return page
+    return _write(digest(results), folder)
 
 
 def load_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -69,3 +61,16 @@ def _load(path: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON ({error}); evaluate again, or give another file.") from error
     check_result(result, str(file))
     return result
+
+
+def _write(whole: Digest, folder: str | Path) -> Path:
+    plots = evaluation_plots(whole.found, whole.means)
+    html = evaluation_html(whole, plots)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = save_plots(list(plots.values()), folder / "plots") if plots else {}
+    links = {title: f"plots/{name}" for title, name in names.items()}
+    (folder / "report.md").write_text(evaluation_markdown(whole, plots, links), encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(html, encoding="utf-8")
+    return page

@@ -101,7 +101,8 @@ def benchmark_facts(found: Evaluations) -> Table | None:
         ("excluded", "problems left out because of known errors"),
         ("prompts", "start of the hash of all prompts as the model saw them; other hashes, other prompts"),
     ]
-    note = "Several values: models or temperatures differ, and are not comparable where problems or prompts do."
+    several = any(", " in cell.value for row in rows for cell in row.cells)
+    note = "Several values: rows differ, and are not comparable where problems or prompts do." if several else ""
     return Table("Benchmarks", columns, rows, note) if rows else None
 
 

@@ -24,7 +24,6 @@ from manypaths.report.evaluation_tables import (
 from manypaths.report.evaluation_wording import (
     DIVERSITY_TEXT,
     FORGETTING_TEXT,
-    HEAT_TEXT,
     PAIRS_TEXT,
     TABLE_TEXT,
     TRUST_TEXT,
@@ -176,10 +175,9 @@ def _heat(whole: Digest, plot: Plot | None) -> Section | None:
     reasons = [f"Not matched with {found.labels()[0]}: {reason}." for reason in whole.unmatched]
     if plot is None and table is None:
         return Section(title, " ".join([FEW_TEMPERATURES, *reasons]), [])
-    text = "" if plot is not None else HEAT_TEXT
     if table is None and len(found.results) > 1 and not reasons:
         reasons = [FEW_TEMPERATURES]
-    return Section(title, " ".join([text, *reasons]).strip(), [part for part in (plot, table) if part is not None])
+    return Section(title, " ".join(reasons), [part for part in (plot, table) if part is not None])
 
 
 def _title(labels: Sequence[str]) -> str:

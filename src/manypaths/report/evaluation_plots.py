@@ -23,6 +23,7 @@ from manypaths.report.evaluation_wording import (
     DIVERSITY,
     DIVERSITY_TEXT,
     FORGETTING_TEXT,
+    HEAT_BETTER,
     HEAT_TEXT,
     PASS_TEXT,
     SAMPLES_TEXT,
@@ -54,8 +55,12 @@ def _styles(names: Sequence) -> dict:
     return {name: (COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)}
 
 
+def columns_for(panels: int) -> int:
+    return 2 if panels == 4 else min(COLUMNS, panels)
+
+
 def _grid(panels: int, height: float, **options) -> tuple[Figure, list]:
-    columns = min(COLUMNS, panels)
+    columns = columns_for(panels)
     rows = -(-panels // columns)
     figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
@@ -118,7 +123,7 @@ def _pass_curves(found: Evaluations) -> Plot | None:
             _curve(axes, found, entry, names, "pass", ks, styles[entry])
         _k_axis(axes, ks)
         axes.set_title(f"mean of {len(names)}" if panel == AVERAGE else benchmark_label(panel))
-    for axes in grid[::COLUMNS]:
+    for axes in grid[:: columns_for(len(grid))]:
         axes.set_ylabel("pass@k")
     _legend(figure, styles, {entry: found.name(entry) for entry in entries})
     return Plot("pass_at_k", "One sample and many: pass@k", PASS_TEXT + _which(found), figure)
@@ -145,7 +150,7 @@ def _many_samples(found: Evaluations) -> Plot | None:
                 handles.setdefault(family.replace("_", "-") + "@k", line)
         _k_axis(axes, _shared_ks(found, entries, names[0], "pass"))
         axes.set_title(found.name(entry))
-    for axes in grid[::COLUMNS]:
+    for axes in grid[:: columns_for(len(grid))]:
         axes.set_ylabel("right")
     legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
     for handle in legend.legend_handles:
@@ -194,7 +199,7 @@ def _heat(found: Evaluations) -> Plot | None:
     )]  # fmt: skip
     if not keys or not (is_graded or _have(found, curves, names, "entropy")):
         return None
-    figure = Figure(figsize=(WIDTH if len(keys) > 1 else 6.4, 4.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
     grid = figure.subplots(1, len(keys), squeeze=False)[0]
     styles = _styles(list(curves))
     for axes, key in zip(grid, keys, strict=True):
@@ -220,7 +225,7 @@ def _heat(found: Evaluations) -> Plot | None:
         place_labels(figure, axes, labels)
     _legend(figure, styles, {label: label for label in curves})
     mean = f" Mean of {len(names)} benchmarks." if len(names) > 1 else f" On {benchmark_label(names[0])}."
-    return Plot("heat", "Diversity is not heat", HEAT_TEXT + mean, figure)
+    return Plot("heat", "Diversity is not heat", HEAT_TEXT.format(better=HEAT_BETTER[quality]) + mean, figure)
 
 
 def _forgetting(found: Evaluations) -> Plot | None:

@@ -54,7 +54,8 @@ def benchmark_table(found: Evaluations, means: Mapping[Entry, Interval], made: C
         cells = []
         for place, name in enumerate(names):
             mark = "*" if (entry, name) in made and made[entry, name].distinguishable else ""
-            mark += DAGGER if _is_untrusted(found.get(entry, name)) else ""
+            parts = found.shared if name == AVERAGE else [name]
+            mark += DAGGER if any(_is_untrusted(found.get(entry, part)) for part in parts) else ""
             cells.append(interval_cell(values[entry][place], PERCENT, mark, strong=entry in best[name]))
         rows.append(entry_row(found, entry, cells))
     notes = [_family_note(found, made)] if made else []
@@ -298,8 +299,9 @@ def entry_row(found: Evaluations, entry: Entry, cells: list[Cell]) -> Row:
 def _difference_cell(one: Comparison | None) -> Cell:
     if one is None:
         return Cell("")
-    cell = signed_cell(one.difference, PERCENT, "*" if one.distinguishable else "")
-    return Cell(cell.value, cell.spread, cell.mark, strong=one.distinguishable)
+    value = number(PERCENT, one.difference.value, signed=True)
+    half = interval_cell(one.difference, PERCENT).spread
+    return Cell(value, half, "*" if one.distinguishable else "", strong=one.distinguishable)
 
 
 def _p_cell(one: Comparison | None) -> Cell:

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manypaths.report.evaluation_conditions import Alert, trust_table
-from manypaths.report.evaluation_page import FEW_TEMPERATURES, digest, lead
+from manypaths.report.evaluation_page import FEW_TEMPERATURES, Digest, digest, lead
 from manypaths.report.evaluation_tables import (
     benchmark_table,
     curve_table,
@@ -22,14 +22,20 @@ from manypaths.report.evaluation_tables import (
 from manypaths.report.evaluation_wording import INTERVALS, benchmark_label
 from manypaths.report.layout import PLUS_MINUS, Cell, Table
 
+LABEL_WIDTH = 18  # longer names continue on the next line
+
 
 def print_evaluation(results: Sequence[Mapping], console: Console | None = None) -> None:
     """Print one or several results of `manypaths eval`, one row a model and temperature.
 
     Raises ValueError for no results, other dictionaries, or two with one label.
     """
-    whole = digest(results)
-    found, console = whole.found, console or Console()
+    print_digest(digest(results), console or Console())
+
+
+def print_digest(whole: Digest, console: Console) -> None:
+    """print_evaluation for what was computed already."""
+    found = whole.found
     console.print(lead(whole), highlight=False)
     for alert in whole.alerts:
         _print_alert(console, alert)
@@ -63,17 +69,42 @@ def _print_alert(console: Console, alert: Alert) -> None:
 
 
 def _print_table(console: Console, table: Table) -> None:
+    """The table under its title; columns that do not fit go into further blocks with the same rows."""
     console.print(Text(f"\n{table.title}", style="bold"))
-    drawn = RichTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("", overflow="fold", min_width=min(12, max(len(row.label) for row in table.rows)))
-    for heading, _ in table.columns:
-        drawn.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
-    for row in table.rows:
-        style = "bold" if row.kind == "baseline" else ""
-        drawn.add_row(Text(row.label, style=style), *map(_cell, row.cells))
-    console.print(drawn)
+    cells = [[_cell(cell) for cell in row.cells] for row in table.rows]
+    headings = [heading.replace(" ", "\n") for heading, _ in table.columns]
+    widths = [
+        max(_width(headings[place]), *(_width(row[place].plain) for row in cells)) for place in range(len(headings))
+    ]
+    label = min(LABEL_WIDTH, max(len(row.label) for row in table.rows))
+    for block in _blocks(widths, console.width - label):
+        drawn = RichTable(box=SIMPLE_HEAD, padding=0, show_edge=False)
+        drawn.add_column("", overflow="fold", width=label)
+        for place in block:
+            drawn.add_column(headings[place], justify="right", no_wrap=True)
+        for row, own in zip(table.rows, cells, strict=True):
+            name = Text(row.label, style="bold" if row.kind == "baseline" else "")
+            drawn.add_row(name, *(own[place] for place in block))
+        console.print(drawn)
     if table.note:
         console.print(Text(table.note), style="dim", highlight=False)
+
+
+def _blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns in as few blocks as fit, each column with one space beside it."""
+    blocks: list[list[int]] = []
+    left = 0
+    for place, width in enumerate(widths):
+        if not blocks or width + 1 > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(place)
+        left -= width + 1
+    return blocks
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def _cell(cell: Cell) -> Text:

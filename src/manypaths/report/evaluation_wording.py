@@ -113,15 +113,19 @@ SAMPLES_TEXT = (
     "stays flat, samples agree, rightly or wrongly."
 )
 DIVERSITY_TEXT = (
-    "How different the answers to one problem are, with 95 % intervals over problems. All of these also grow with "
+    "How different the answers to one problem are, with 95 % intervals over problems. All of them also move with "
     "sampling temperature, and with mistakes: see the comparison at matched accuracy before praising a model for them. "
     "Values for other numbers of samples or other lengths are not comparable."
 )
 HEAT_TEXT = (
-    "Any model becomes more diverse when it is sampled hotter. One line a model, one point a temperature, crosses: "
-    "95 % intervals over problems. Along a line only the heat changes; a model is more diverse in itself where its "
-    "line lies further up and to the right than another's. Neighbouring points share their problems."
+    "Any model becomes more diverse when it is sampled hotter. One line a model, one point a temperature (the number "
+    "beside it), crosses: 95 % intervals over problems. Along a line only the heat changes; {better} "
+    "Points of one line share their problems, so they move together."
 )
+HEAT_BETTER = {
+    "accuracy": "a model is more diverse in itself where its line lies further up and to the right.",
+    "entropy": "a model is more diverse in itself where its line lies higher above the same entropy.",
+}
 MATCHED_TEXT = (
     "Difference to {base} where both models have the same accuracy, or the same entropy per token, averaged over the "
     "range both reach (lines between sampled temperatures, never beyond; where a curve passes a value twice the hottest "

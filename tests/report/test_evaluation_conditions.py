@@ -1,0 +1,58 @@
+import pytest
+
+from invented_results import make_grader, make_result
+from manypaths.report.evaluation_conditions import alerts, benchmark_facts, facts, trust_table
+from manypaths.report.evaluation_summary import gather
+
+
+@pytest.fixture
+def results():
+    return [make_result("ce", size=10), make_result("gem", size=10)]
+
+
+def test_no_warning_without_a_reason(results):
+    assert alerts(gather(results)) == []
+
+
+def test_warnings_say_what_where_and_what_to_do(results):
+    results[1]["evaluations"][0] |= {"truncated": 0.123, "grader": make_grader(5, 80, unparsed=0.2, timeout=0.1)}
+    cut, late, unread = alerts(gather(results))
+    assert cut.title == "Not to be trusted: more than 5% of the answers were cut off at the token limit"
+    assert cut.where == ["gem: AIME 2024 12%"] and "--max_new_tokens" in cut.advice
+    assert late.where == ["gem: AIME 2024 10%"] and "--regrade" in late.advice
+    assert unread.where == ["gem: AIME 2024 20%"] and "chat template" in unread.advice
+
+
+def test_models_that_were_sampled_differently(results):
+    results[1]["evaluations"][1]["sampling"]["top_p"] = 0.9
+    (alert,) = alerts(gather(results))
+    assert alert.where == ["AMC 2023, top_p: 1.0 (ce); 0.9 (gem)"]
+
+
+def test_temperatures_are_no_such_difference():
+    assert alerts(gather([make_result("ce", temperatures=(0.6, 1.0), size=5)])) == []
+
+
+def test_rates_with_their_worst_benchmark(results):
+    results[0]["evaluations"][1]["truncated"] = 0.2
+    row = trust_table(gather(results)).rows[0]
+    assert [cell.value for cell in row.cells][:2] == ["10.5%", "0.0%"]
+    assert (row.cells[0].spread, row.cells[0].mark) == ("(AMC 2023 20.0%)", "\u2020")
+
+
+def test_benchmark_facts_show_where_rows_differ(results):
+    results[1]["evaluations"][0] |= {"prompt_hash": "abcdef0123", "num_problems": 9}
+    table = benchmark_facts(gather(results))
+    assert [cell.value for cell in table.rows[0].cells] == ["10, 9", "8", "2", "0", "5d1f0006, abcdef01"]
+    assert [cell.value for cell in table.rows[1].cells] == ["10", "8", "2", "0", "5d1f0005"]
+    assert "Several values" in table.note
+    results[1]["evaluations"][1]["weakly_gradable"] = ["a", "b", "c"]
+    assert benchmark_facts(gather(results)).rows[1].cells[2].value == "2, 3"
+
+
+def test_facts_that_models_share_stand_once(results):
+    results[1]["versions"]["torch"] = "2.12.0"
+    lines = dict(facts(gather(results)))
+    assert lines["versions.torch"] == "ce: 2.13.0; gem: 2.12.0" and lines["versions.manypaths"] == "0.1.0"
+    assert lines["sampling.max_new_tokens"] == "3072" and lines["grader.mode"] == "lenient"
+    assert lines["model"] == "ce: runs/ce; gem: runs/gem" and "grader.counts.correct" not in lines

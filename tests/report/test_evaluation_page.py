@@ -1,0 +1,111 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from invented_results import make_forgetting, make_result, make_tokens
+from manypaths.report.evaluation_page import digest, evaluation_html, evaluation_markdown, lead, sections
+from manypaths.report.evaluation_plots import evaluation_plots
+
+VOID = {"meta", "link", "br", "img", "hr", "path", "use"}
+
+
+class Balance(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.cells = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.cells.append([])
+        if tag == "tr":
+            self.cells[-1].append(0)
+        if tag in ("td", "th"):
+            self.cells[-1][-1] += 1
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def whole():
+    options = {"temperatures": (0.6, 1.0), "size": 12}
+    return digest([
+        make_result("ce", **options, forgetting=make_forgetting("ce"), tokens=make_tokens()),
+        make_result("gem <b>", **options, truncated=0.2, open_ended=("poem",)),
+    ])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(whole):
+    return evaluation_html(whole, evaluation_plots(whole.found, whole.means))
+
+
+def test_page_is_balanced_and_its_tables_are_rectangular(page):
+    balance = Balance()
+    balance.feed(page)
+    assert balance.open == [] and len(balance.cells) > 8
+    assert all(len(set(table)) == 1 for table in balance.cells)
+
+
+def test_page_asks_the_network_for_nothing_and_escapes_labels(page):
+    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)|(src|href)=\"(?!#)", page)
+    assert "gem &lt;b&gt;" in page and "gem <b>" not in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_sections_in_reading_order(whole):
+    titles = [
+        section.title or section.parts[0].title
+        for section in sections(whole, evaluation_plots(whole.found, whole.means))
+    ]
+    assert titles == [
+        "Accuracy", "Paired comparisons", "One sample and many: pass@k", "What many samples are worth", "Diversity",
+        "Diversity is not heat", "What was forgotten", "Other measurements", "What may distort the numbers",
+        "p-values", "All scores",
+    ]  # fmt: skip
+
+
+def test_warnings_stand_above_all_tables(page, whole):
+    assert 0 < page.index("Not to be trusted") < page.index("<table")
+    text = evaluation_markdown(whole, {}, {})
+    assert text.index("> **Not to be trusted") < text.index("## Accuracy")
+    assert "> - gem <b>, T=0.6: AIME 2024 20%, AMC 2023 20%, poem 20%" in text
+
+
+def test_markdown_has_every_table_and_links_plots(whole):
+    plots = evaluation_plots(whole.found, whole.means)
+    text = evaluation_markdown(whole, plots, {plot.title: f"plots/{name}.png" for name, plot in plots.items()})
+    for name, plot in plots.items():
+        assert f"](plots/{name}.png)" in text and plot.caption in text
+    for title in ("### Accuracy by benchmark", "### Differences to ce", "### Differences to ce, matched", "### MMLU"):
+        assert (title in text) == (title != "### MMLU")
+    assert "- versions.torch: 2.13.0" not in text.split("## How it was run")[0]
+
+
+def test_lead_counts_and_says_how_hot(whole):
+    clear = sum(one.distinguishable for one in whole.made.values())
+    assert lead(whole) == (
+        "2 models, 2 graded benchmarks, 1 open-ended set of prompts, sampled at temperature 0.6, 1. "
+        f"Of 6 paired comparisons, {clear or 'none'} can be told from chance after correction."
+    )
+    assert lead(digest([make_result("ce", temperatures=(None,), size=4)])) == (
+        "One model, 2 graded benchmarks, sampled at the default temperature of each benchmark."
+    )
+
+
+def test_one_temperature_asks_for_more():
+    whole = digest([make_result("ce", size=6), make_result("gem", size=6)])
+    (section,) = [section for section in sections(whole, {}) if section.title == "Diversity is not heat"]
+    assert "--temperatures 0.6,0.8,1.0,1.2" in section.text and section.parts == []
+
+
+def test_tokens_alone_and_forgetting_alone_make_a_page():
+    for part in ({"tokens": make_tokens()}, {"forgetting": make_forgetting("ce")}):
+        whole = digest([{"schema": 2, "label": "ce", "model": "ce", **part}])
+        text = evaluation_html(whole, evaluation_plots(whole.found, whole.means))
+        assert "<table" in text and "Accuracy by benchmark" not in text and "--temperatures" not in text

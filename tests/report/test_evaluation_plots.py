@@ -1,0 +1,87 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from invented_results import make_forgetting, make_result
+from manypaths.report.evaluation_plots import evaluation_plots
+from manypaths.report.evaluation_summary import averages, gather
+from manypaths.report.plots import inline_svg
+
+
+def plots_of(*results):
+    found = gather(results)
+    return evaluation_plots(found, averages(found))
+
+
+@pytest.fixture(scope="module")
+def plots():
+    return plots_of(
+        make_result("ce", temperatures=(0.6, 1.0), size=10, best_of=True, forgetting=make_forgetting("ce")),
+        make_result("gem & co", temperatures=(0.6, 1.0), size=10, best_of=True),
+    )
+
+
+def test_every_picture_names_its_models(plots):
+    assert list(plots) == ["accuracy", "pass_at_k", "many_samples", "diversity", "heat", "forgetting"]
+    for name, plot in plots.items():
+        text = inline_svg(plot)
+        ElementTree.fromstring(text)
+        assert "95 %" in plot.caption
+        assert ("gem &amp; co" in text) == (name != "forgetting")
+
+
+def test_pictures_say_at_which_temperature_they_are_drawn(plots):
+    assert "Drawn at T=0.6" in plots["accuracy"].caption and "Drawn at" not in plots["heat"].caption
+
+
+def lines(axes, least=2):
+    return [line for line in axes.get_lines() if len(line.get_xdata()) >= least]
+
+
+def test_curves_hold_the_stored_scores(plots):
+    mean, first, second = plots["pass_at_k"].figure.axes
+    assert [axes.get_title("left") for axes in (mean, first, second)] == ["mean of 2", "AIME 2024", "AMC 2023"]
+    result = make_result("ce", temperatures=(0.6, 1.0), size=10)
+    stored = [[one["scores"][f"pass@{k}"]["value"] for k in (1, 2, 4, 8)] for one in result["evaluations"][:2]]
+    assert list(lines(first)[0].get_ydata()) == pytest.approx(stored[0])
+    assert list(lines(mean)[0].get_ydata()) == pytest.approx([(a + b) / 2 for a, b in zip(*stored, strict=True)])
+
+
+def test_votes_and_best_of_n_stand_beside_pass_at_k(plots):
+    for axes in plots["many_samples"].figure.axes:
+        assert len(lines(axes)) == 3 and all(list(line.get_xdata()) == [1, 2, 4, 8] for line in lines(axes))
+
+
+def test_heat_has_a_line_per_model_and_a_label_per_temperature(plots):
+    for axes in plots["heat"].figure.axes:
+        assert len([line for line in lines(axes) if line.get_linewidth() > 1]) == 2
+        assert sorted(text.get_text() for text in axes.texts) == ["0.6", "0.6", "1", "1"]
+    assert re.search("100 - Self-BLEU", inline_svg(plots["heat"]))
+
+
+def test_one_temperature_has_no_heat():
+    assert "heat" not in plots_of(make_result("ce", size=5))
+
+
+def test_single_samples_leave_accuracy_only():
+    result = make_result("ce", benchmarks=("gsm8k",), size=5)
+    (evaluation,) = result["evaluations"]
+    evaluation |= {"num_samples": 1, "metric": "avg@1", "scores": {"avg@1": evaluation["scores"]["pass@1"]}}
+    assert list(plots_of(result)) == ["accuracy"]
+
+
+def test_open_ended_prompts_show_diversity_against_entropy():
+    results = [make_result(one, benchmarks=(), open_ended=("poem",), temperatures=(0.6, 1), size=5) for one in "ab"]
+    plots = plots_of(*results)
+    assert list(plots) == ["diversity", "heat"] and "same entropy" in plots["heat"].caption
+    assert plots["heat"].figure.axes[0].get_xlabel() == "entropy, nats per token"
+
+
+def test_scores_without_intervals_are_drawn():
+    result = make_result("ce", benchmarks=("gsm8k",), size=5, temperatures=(0.6, 1.0))
+    for evaluation in result["evaluations"]:
+        for score in evaluation["scores"].values():
+            score.update(low=None, high=None)
+    for plot in plots_of(result).values():
+        inline_svg(plot)

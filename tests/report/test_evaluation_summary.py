@@ -1,0 +1,118 @@
+import copy
+import math
+
+import pytest
+
+from invented_results import make_grader, make_result
+from manypaths.evaluation.intervals import Interval, macro_interval
+from manypaths.report.evaluation_summary import (
+    Entry,
+    averages,
+    drawn_entries,
+    gather,
+    mean_of,
+    rates,
+    untrusted,
+)
+
+
+@pytest.fixture(scope="module")
+def two():
+    return [make_result(label, temperatures=(0.6, 1.0), size=12) for label in ("ce", "gem")]
+
+
+def test_rows_stand_by_temperature_then_by_model(two):
+    found = gather(two)
+    assert found.entries == [Entry("ce", 0.6), Entry("gem", 0.6), Entry("ce", 1.0), Entry("gem", 1.0)]
+    assert [found.name(entry) for entry in found.entries] == ["ce, T=0.6", "gem, T=0.6", "ce, T=1", "gem, T=1"]
+    assert found.baseline(Entry("gem", 1.0)) == Entry("ce", 1.0) and found.baseline(Entry("ce", 1.0)) is None
+
+
+def test_a_single_model_is_compared_with_its_first_temperature(two):
+    found = gather(two[:1])
+    assert found.baseline(Entry("ce", 1.0)) == Entry("ce", 0.6) and found.baseline(Entry("ce", 0.6)) is None
+
+
+def test_default_temperatures_are_one_row_without_a_suffix():
+    found = gather([make_result("ce", temperatures=(None,), size=5)])
+    assert [found.name(entry) for entry in found.entries] == ["ce"]
+
+
+def test_benchmarks_come_in_canonical_order_then_others():
+    names = ("mine", "math500", "college_math", "aime24")
+    found = gather([make_result("ce", benchmarks=names, size=5, open_ended=("poem",))])
+    assert found.graded == ["aime24", "math500", "college_math", "mine"] and found.open_ended == ["poem"]
+
+
+def test_the_average_is_over_what_all_rows_have():
+    results = [make_result("ce", benchmarks=("aime24", "amc23", "gsm8k"), size=10), make_result("gem", size=10)]
+    found = gather(results)
+    means = averages(found)
+    assert found.shared == ["aime24", "amc23"]
+    own = [found.get(Entry("ce", 0.7), name)["per_problem"]["accuracy"] for name in found.shared]
+    assert means[Entry("ce", 0.7)] == macro_interval(dict(enumerate(own)))
+    stored = results[1]["macro"][0]
+    assert means[Entry("gem", 0.7)] == Interval(stored["value"], stored["low"], stored["high"], 2)
+
+
+def test_one_benchmark_has_no_average():
+    assert averages(gather([make_result("ce", benchmarks=("aime24",), size=5)])) == {}
+
+
+def test_mean_of_independent_scores():
+    parts = [Interval(0.5, 0.2, 0.6, 10), Interval(0.7, 0.3, 0.9, 10)]
+    found = mean_of(parts)
+    assert (found.value, found.n) == (pytest.approx(0.6), 2)
+    assert found.low == pytest.approx(0.6 - math.hypot(0.3, 0.4) / 2)
+    assert found.high == pytest.approx(0.6 + math.hypot(0.1, 0.2) / 2)
+    assert mean_of([*parts, None]) is None and mean_of([]) is None
+    assert mean_of([*parts, Interval(1, None, None, 1)]).low is None
+
+
+def test_pictures_show_all_temperatures_of_one_model_or_all_models_at_a_shared_one(two):
+    assert drawn_entries(gather(two[:1])) == [Entry("ce", 0.6), Entry("ce", 1.0)]
+    late = make_result("gem", temperatures=(1.0, 1.2), size=12)
+    assert drawn_entries(gather([two[0], late])) == [Entry("ce", 1.0), Entry("gem", 1.0)]
+    other = make_result("gem", temperatures=(1.2, 1.4), size=12)
+    assert drawn_entries(gather([two[0], other])) == [Entry("ce", 0.6), Entry("gem", 1.2)]
+
+
+def test_shares_above_five_percent_are_untrusted():
+    result = make_result("ce", size=10, truncated=0.05)
+    evaluation = result["evaluations"][1]
+    evaluation["truncated"] = 0.051
+    evaluation["grader"] = make_grader(10, 80, unparsed=0.1, timeout=0.075)
+    entry = Entry("ce", 0.7)
+    assert rates(evaluation) == {"truncated": 0.051, "timeout": 0.075, "unparsed": 0.1}
+    assert untrusted(gather([result])) == {
+        "truncated": [(entry, "amc23", 0.051)],
+        "timeout": [(entry, "amc23", 0.075)],
+        "unparsed": [(entry, "amc23", 0.1)],
+    }
+
+
+def broken(change):
+    result = copy.deepcopy(make_result("ce", size=4))
+    change(result)
+    return [result]
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([], "There are no results to report"),
+        ([3], "Result 1 is no dictionary"),
+        ([{"world": "recall", "runs": [{}]}], "Result 1 holds training runs"),
+        (broken(lambda one: one.update(schema=1)), "has schema 1, this version reads 2: run `manypaths eval` again"),
+        (broken(lambda one: one.update(schema=3)), "has schema 3, this version reads 2: update manypaths"),
+        (broken(lambda one: one.pop("label")), "Result 1 has no label"),
+        (broken(lambda one: one.update(evaluations=[])), "holds no scores"),
+        (broken(lambda one: one["evaluations"][1].pop("prompt_hash")), "evaluation 2 lacks prompt_hash"),
+        (broken(lambda one: one["evaluations"][0]["scores"].pop("avg@8")), "evaluation 1 lacks scores.avg@8"),
+        (broken(lambda one: one["evaluations"].append(one["evaluations"][0])), "two evaluations of aime24 at T=0.7"),
+        (broken(lambda one: None) * 2, "Two results have the label 'ce'"),
+    ],
+)
+def test_what_cannot_be_reported(results, message):
+    with pytest.raises(ValueError, match=message):
+        gather(results)

@@ -1,0 +1,16 @@
+from manypaths.report.evaluation_wording import benchmark_label, evaluation_score, family_ks
+
+
+def test_scores_explain_themselves():
+    assert evaluation_score("pass@4").meaning == "% chance that at least one of 4 samples is right"
+    assert (evaluation_score("best_of@4").label, evaluation_score("best_of@4").factor) == ("best-of@4", 100)
+    assert evaluation_score("expected_max@4").factor == 1
+    assert evaluation_score("my_own").label == "my own" and evaluation_score("my@x").label == "my@x"
+
+
+def test_known_benchmarks_have_their_names():
+    assert benchmark_label("gaokao2023en") == "Gaokao 2023 EN" and benchmark_label("my_set") == "my set"
+
+
+def test_ks_rise_as_numbers():
+    assert family_ks(["pass@16", "pass@2", "maj@4", "pass", "old_pass@1"], "pass") == [2, 16]
