@@ -41,23 +41,24 @@ ANSWER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def offline(tmp_path_factory):
-    """No hub, and a cache of data sets that goes away."""
+    """No hub, a cache of data sets that goes away, and no inspection of the machine."""
     import datasets
     import huggingface_hub
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        patch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "")  # asks a dozen programs, each time
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
             patch.setenv(name, "1")
         yield
 
 
-def write_task(folder, name, config, rows):
-    """A task's YAML, its items, and four examples for shots."""
+def write_task(folder, name, config, rows, num_examples=4):
+    """A task's YAML, its items, and examples for shots."""
     files = {}
-    for split, some in (("test", rows), ("train", questions(4, seed=99))):
+    for split, some in (("test", rows), ("train", questions(num_examples, seed=99))):
         path = folder / f"{name}_{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in some))
         files[split] = str(path)
@@ -382,6 +383,24 @@ def test_the_suite_is_lm_evals_six_tasks():
         listed = config.get("metric_list") or config["aggregate_metric_list"]
         assert metric in [one["metric"] for one in listed]
         assert chosen in [one["name"] for one in config.get("filter_list", [{"name": "none"}])]
+
+
+def test_the_suite_runs_on_local_data(models, tmp_path):
+    """All six under their own names, the suite's shots and metrics, no index of built-in tasks."""
+    for name in SUITE:
+        config = ANSWER if name == "gsm8k" else CHOICE
+        task = {"mmlu": "mmlu_anatomy"}.get(name, name)
+        write_task(tmp_path, task, config, questions(3, seed=7), num_examples=26)
+    group = {"group": "mmlu", "task": ["mmlu_anatomy"], "aggregate_metric_list": [{"metric": "acc"}]}
+    (tmp_path / "mmlu.yaml").write_text(yaml.safe_dump(group))
+    found = forgetting(*models, task_dir=tmp_path, limit=2)
+    assert {name: (f"{one['metric']},{one['filter']}", one["shots"]) for name, one in found["tasks"].items()} == SUITE
+    assert found["alignment_tax"]["n"] == 6 and found["alignment_tax"]["stderr"] is not None
+
+
+def test_shots_are_the_callers_the_suites_or_the_tasks():
+    assert [subject.shots_for("gsm8k", shots) for shots in (None, 3, {"gsm8k": 0}, {"quiz": 1})] == [5, 3, 0, 5]
+    assert subject.shots_for("quiz", None) is None
 
 
 def test_sums_of_independent_parts_have_welchs_degrees():

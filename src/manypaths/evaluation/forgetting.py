@@ -176,9 +176,8 @@ def check_metrics(name: str, objects: Sequence[Any], metrics: Mapping[str, str])
 
 
 def wanted_metric(task: str, name: str, metrics: Mapping[str, str]) -> str | None:
-    """What is asked of a task that was named itself or by its group `name`."""
-    suite = {one: SUITE[one].metric for one in (task, name) if one in SUITE}
-    return metrics.get(task, metrics.get(name, suite.get(task, suite.get(name))))
+    """What is asked of a task that was named itself or came with its group or tag `name`."""
+    return metrics.get(task, metrics.get(name, SUITE[name].metric if name in SUITE else None))
 
 
 def shared_template(tuned: Model) -> Any:
