@@ -123,12 +123,15 @@ def make_forgetting(label):
             "difference": {"value": change, "low": change - 0.015, "high": change + 0.015, "stderr": 0.008, "n": 1000},
         }  # fmt: skip
     tax = -sum(part["difference"]["value"] for part in tasks.values()) / len(tasks)
-    ledger = {"base_perplexity": 8.1, "tuned_perplexity": 8.9, "difference": 0.09, "kl_to_base": 0.12, "worse": 0.8}
     return {
         "tasks": tasks, "alignment_tax": {"value": tax, "low": tax - 0.006, "high": tax + 0.006, "n": len(tasks)},
         "chat_template": False, "limit": None, "versions": {"lm_eval": "0.4.13"}, "base": "base", "tuned": label,
-        "ledger": {"scores": roughly(ledger, n=50), "num_texts": 50, "num_tokens": 9000},
     }  # fmt: skip
+
+
+def make_ledger():
+    values = {"base_perplexity": 8.1, "tuned_perplexity": 8.9, "difference": 0.09, "kl_to_base": 0.12, "worse": 0.8}
+    return {"scores": roughly(values, n=50), "num_texts": 50, "num_tokens": 9000}
 
 
 def make_tokens():

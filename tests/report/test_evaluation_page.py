@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from invented_results import make_forgetting, make_result, make_tokens
+from invented_results import make_forgetting, make_ledger, make_result, make_tokens
 from manypaths.report.evaluation_page import digest, evaluation_html, evaluation_markdown, lead, sections
 from manypaths.report.evaluation_plots import evaluation_plots
 
@@ -104,8 +104,8 @@ def test_one_temperature_asks_for_more():
     assert "--temperatures 0.6,0.8,1.0,1.2" in section.text and section.parts == []
 
 
-def test_tokens_alone_and_forgetting_alone_make_a_page():
-    for part in ({"tokens": make_tokens()}, {"forgetting": make_forgetting("ce")}):
+def test_tokens_forgetting_or_a_ledger_alone_make_a_page():
+    for part in ({"tokens": make_tokens()}, {"forgetting": make_forgetting("ce")}, {"ledger": make_ledger()}):
         whole = digest([{"schema": 2, "label": "ce", "model": "ce", **part}])
         text = evaluation_html(whole, evaluation_plots(whole.found, whole.means))
         assert "<table" in text and "Accuracy by benchmark" not in text and "--temperatures" not in text

@@ -1,6 +1,6 @@
 import pytest
 
-from invented_results import make_forgetting, make_result, make_tokens
+from invented_results import make_forgetting, make_ledger, make_result, make_tokens
 from manypaths.report.evaluation_comparison import AVERAGE, compare, matched
 from manypaths.report.evaluation_summary import Entry, averages, gather
 from manypaths.report.evaluation_tables import (
@@ -142,7 +142,9 @@ def test_matched_differences_name_range_and_reason():
 
 
 def test_forgetting_and_ledger():
-    found = gather([make_result("ce", size=4, forgetting=make_forgetting("ce")), make_result("gem", size=4)])
+    found = gather(
+        [make_result("ce", size=4, forgetting=make_forgetting("ce"), ledger=make_ledger()), make_result("gem", size=4)]
+    )
     table = forgetting_table(found)
     assert [row.label for row in table.rows] == ["ce"]
     part = found.results[0]["forgetting"]

@@ -9,7 +9,7 @@ from manypaths.evaluation.benchmarks import BENCHMARKS
 from manypaths.evaluation.intervals import Interval, macro_interval
 from manypaths.evaluation.results import SCHEMA
 
-PARTS = ("evaluations", "tokens", "evaluation", "forgetting")
+PARTS = ("evaluations", "tokens", "ledger", "evaluation", "forgetting")
 KEYS = ("benchmark", "temperature", "metric", "scores", "per_problem", "num_problems", "prompt_hash")
 TRUSTED = 0.05  # largest share of truncated, timed-out or unparsed samples that needs no warning
 

@@ -248,7 +248,7 @@ def ledger_table(found: Evaluations) -> Table | None:
     """Perplexity and KL against the base on held-aside text."""
     return _part_table(
         "The ledger: held-aside text under base and tuned model",
-        {one["label"]: (one.get("forgetting") or {}).get("ledger") for one in found.results},
+        {one["label"]: one.get("ledger") for one in found.results},
         "95 % intervals over texts. It shows drift on that text only; drift need not be loss.",
     )
 
