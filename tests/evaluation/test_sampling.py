@@ -20,7 +20,7 @@ from manypaths.evaluation.samples import (
     uniforms,
     with_progress,
 )
-from manypaths.evaluation.sampling import cut_distribution, sample, transformers_backend, write_samples
+from manypaths.evaluation.sampling import DrawFromStreams, cut_distribution, sample, transformers_backend, write_samples
 
 PROMPTS = ["one two", "one two three four five six", "seven"]
 
@@ -348,3 +348,23 @@ def test_mode_and_random_states_are_left_alone_between_batches(model, tokenizer)
         assert model.training and not model.lm_head.training and model.generation_config is own
         assert torch.equal(torch_state, torch.get_rng_state())
         assert np.array_equal(numpy_state, np.random.get_state()[1])
+
+
+def test_the_ends_of_the_unit_interval_never_draw_an_impossible_token():
+    torch.manual_seed(0)
+    scores = torch.randn(200, 60)
+    scores[:, :7] = scores[:, -9:] = -torch.inf
+    batch = [Request([5], Sampling(num_samples=200, max_new_tokens=1), index) for index in range(200)]
+    for point, place in ((0.0, 7), (1 - 2.0**-53, 50)):
+        drawing = DrawFromStreams(batch, 1, [1], torch.device("cpu"))
+        drawing.uniforms = torch.full((200, 1), point, dtype=torch.float64)
+        left = drawing(torch.zeros(200, 1, dtype=torch.long), scores)
+        assert left.argmax(dim=-1).tolist() == [place] * 200
+        assert (left.isfinite().sum(dim=-1) == 1).all() and drawing.logprob.isfinite().all()
+
+
+def test_a_model_in_training_mode_draws_without_dropout(tokenizer):
+    model = tiny_llama(len(tokenizer), attention_dropout=0.9)
+    how = Sampling(num_samples=3, max_new_tokens=6)
+    expected = texts(sample(model.eval(), tokenizer, PROMPTS, how))
+    assert texts(sample(model.train(), tokenizer, PROMPTS, how)) == expected
