@@ -116,7 +116,7 @@ def test_single_reference_depends_on_the_order_and_compares_two_texts_alike():
 PIECES = [
     " ", "  ", "\n", "-\n", "\t", "\u00a0", "\u2003", "\x1c", "\r\n", "-", "--", ".", ",", "..", ".,", "1", "2.5", "1,000",
     "3-4", "x", "word", "$", "\\frac{1}{2}", "&", "&amp;", "&amp;quot;", "&quot;", "<skipped>", "<ski<skipped>pped>", "'s",
-    "(", ")", "\u00e9", "\u4e2d", "\U0001d465", "\\\\", "_", "^", "=", "!",
+    "-<skipped>\n", "(", ")", "\u00e9", "\u4e2d", "\U0001d465", "\\\\", "_", "^", "=", "!",
 ]  # fmt: skip
 
 
@@ -147,6 +147,7 @@ def test_self_bleu_equals_sacrebleu_on_long_texts_with_many_words():
 
 def test_four_tokens_are_counted_as_bleu_counts_them():
     assert not has_four_tokens(["a b c", "", "x"])
+    assert has_four_tokens(["a b c", "a b c d"])
     assert has_four_tokens(["a b c", "(1+2)"])  # one word, five tokens
     assert self_bleu(["a b c", "a b c"]) == 0.0
     assert self_bleu(["(1+2)", "(1+2)"]) == pytest.approx(100.0)

@@ -103,6 +103,15 @@ def test_bootstrap_is_near_the_t_interval_for_many_values_and_fixed_by_its_seed(
     assert found.low < narrow.low < narrow.high < found.high
 
 
+def test_bootstrap_limits_equal_those_of_all_resamples_at_the_widened_level():
+    values = [0.05, 0.3, 0.35, 0.55, 0.9, 1.0]
+    means = [sum(drawn) / 6 for drawn in product(values, repeat=6)]
+    t = student_t_quantile(0.5, 5)
+    tail = 0.5 * math.erfc(math.sqrt(6 / 5) * t / math.sqrt(2))
+    found = bootstrap_interval(values, confidence=0.5, resamples=200_000)
+    assert [found.low, found.high] == pytest.approx(np.quantile(means, [tail, 1 - tail]), abs=2e-3)
+
+
 def test_a_bootstrap_stays_in_the_range_of_the_values():
     found = bootstrap_interval([0.0, 1.0])
     assert (found.low, found.high) == (0.0, 1.0)
@@ -153,6 +162,10 @@ def test_the_p_value_equals_the_count_over_all_sign_patterns():
         assert paired_test(a, b, resamples=1000).p_value == pytest.approx(expected, abs=1e-12)
 
 
+def test_sums_that_differ_by_rounding_count_as_equal():
+    assert paired_test([0.3, 0.0, 0.0], [0.0, 0.1, 0.2]).p_value == 1.0
+
+
 def test_a_drawn_p_value_is_near_the_exact_one_and_never_zero():
     draw = random.Random(5)
     differences = [draw.gauss(0.4, 1) for _ in range(12)]
@@ -181,15 +194,23 @@ def test_pairing_is_by_problem():
     assert mirrored.p_value == found.p_value and mirrored.difference.value == pytest.approx(-found.difference.value)
 
 
+def test_equal_problems_do_not_stand_in_the_way_of_the_exact_count():
+    a = [0.5] * 25 + [0.6, 0.7, 0.8, 0.9, 1.0]
+    assert paired_test(a, [0.5] * 30).p_value == 2 / 2**5
+
+
 def test_the_macro_test_weighs_groups_alike():
-    a = {"x": [1.0, 0.0], "y": [0.5, 0.5, 1.0]}
-    b = {"y": [0.25, 0.5, 0.25], "x": [0.5, 0.25]}
-    shares = [0.5 / 2, -0.25 / 2, 0.25 / 3, 0.0, 0.75 / 3]
-    found = macro_paired_test(a, b)
-    assert found.difference.value == pytest.approx(sum(shares) / 2)
-    assert found.p_value == pytest.approx(exact_p(shares))
-    only_x = macro_paired_test({"x": a["x"]}, {"x": b["x"]})
-    assert only_x.p_value == paired_test(a["x"], b["x"]).p_value
+    draw = random.Random(8)
+    sizes = {"x": 1, "y": 3, "z": 5}
+    for _ in range(20):
+        a, b = ({name: [draw.random() for _ in range(size)] for name, size in sizes.items()} for _ in range(2))
+        shares = [(p - q) / size for name, size in sizes.items() for p, q in zip(a[name], b[name], strict=True)]
+        found = macro_paired_test(a, dict(reversed(b.items())))
+        assert found.difference.value == pytest.approx(sum(shares) / 3)
+        assert found.p_value == pytest.approx(exact_p(shares))
+    only = macro_paired_test({"z": a["z"]}, {"z": b["z"]})
+    assert only == macro_paired_test({"z": a["z"]}, {"z": b["z"]}, seed=0)
+    assert only.p_value == paired_test(a["z"], b["z"]).p_value
 
 
 @pytest.mark.parametrize(

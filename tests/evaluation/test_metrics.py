@@ -90,7 +90,7 @@ def test_samples_to_match_is_none_when_out_of_reach():
 
 
 def test_avg_at_k_is_the_mean_of_the_first_k():
-    assert avg_at_k([1, 0, 0, 1], 3) == pytest.approx(1 / 3)
+    assert avg_at_k([1, 0, 1, 0], 3) == pytest.approx(2 / 3)
     assert avg_at_k([1, 0, 0, 1], 4) == pytest.approx(pass_at_k(4, 2, 1))
 
 

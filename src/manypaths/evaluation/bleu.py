@@ -17,7 +17,7 @@ import numpy as np
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 MAX_ORDER = 4
-ACROSS_WORDS = ("&", "<skipped>", "-\n")  # what the 13a tokenizer rewrites before it looks at single words
+ACROSS_WORDS = ("<skipped>", "-\n")  # what the 13a tokenizer removes first and which can join words
 
 
 class Counts(NamedTuple):
@@ -75,14 +75,16 @@ def has_four_tokens(texts: Sequence[str]) -> bool:
 def tokens_13a(text: str) -> list[str]:
     """The tokens that sacrebleu's 13a tokenizer makes of a text.
 
-    Unless the text holds one of the few sequences that reach over blanks, each word is looked up by itself, and
-    the tokenizer's own memory of recent words makes that fast.
+    Pieces are looked up by themselves, and the tokenizer's own memory of recent lines makes that fast.
     """
-    text = text.rstrip()
-    if any(mark in text for mark in ACROSS_WORDS):
-        return _tokenizer()(text).split()
     tokenize = _tokenizer()
-    return [token for word in text.split() for token in tokenize(word).split()]
+    return [token for piece in _pieces(text) for token in tokenize(piece).split()]
+
+
+def _pieces(text: str) -> list[str]:
+    """What can be tokenised by itself: single words, or the whole text where some words may be joined."""
+    text = text.rstrip()
+    return [text] if any(mark in text for mark in ACROSS_WORDS) else text.split()
 
 
 @lru_cache(maxsize=1)
@@ -98,17 +100,16 @@ def _at_least_two(texts: Sequence[str]) -> Sequence[str]:
 
 def _token_ids(texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text as numbers: equal numbers for equal tokens, 0, 1, ... in order of appearance."""
+    tokenize = _tokenizer()
     numbers: dict[str, int] = {}
-    words: dict[str, list[int]] = {}
+    known: dict[str, list[int]] = {}
     rows = []
     for text in texts:
-        stripped = text.rstrip()
-        pieces = [stripped] if any(mark in stripped for mark in ACROSS_WORDS) else stripped.split()
         row: list[int] = []
-        for piece in pieces:
-            ids = words.get(piece)
+        for piece in _pieces(text):
+            ids = known.get(piece)
             if ids is None:
-                ids = words[piece] = [numbers.setdefault(token, len(numbers)) for token in tokens_13a(piece)]
+                ids = known[piece] = [numbers.setdefault(token, len(numbers)) for token in tokenize(piece).split()]
             row += ids
         rows.append(row)
     return rows

@@ -88,8 +88,7 @@ def maj_at_k(
     wins = (total >= heaviest - 1e-12 * np.abs(weights).sum()) & (total > -math.inf)
     if ties == "first":
         wins = _first_only(wins, chosen, member)
-    number = wins.sum(axis=1)
-    credits = np.where(number > 0, wins @ credit / np.maximum(number, 1), 0.0)
+    credits = wins @ credit / np.maximum(wins.sum(axis=1), 1)  # [M]; no winner, no credit
     return Vote(math.fsum(credits) / len(credits), exact)
 
 
