@@ -1,6 +1,8 @@
 """The model under evaluation: checked, loaded only when a sample is missing, and asked for just those."""
 
+import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,20 @@ def draw_answers(
         "dtype": dtype,
         "backend": options.backend,
         "batch_size": options.batch_size,
-        "tasks": {
-            f"{task.benchmark} at {task.sampling.temperature:g}": task_settings(task, ids)
-            for task, ids in zip(tasks, prompt_ids, strict=True)
-        },
     }
-    with SampleStore(folder, settings) as store:
-        draw_missing(tasks, prompt_ids, store, lambda: open_backend(model, dtype, tokenizer, options))
-    return options.backend
+    by_task = {
+        f"{task.benchmark} at {task.sampling.temperature:g}": task_settings(task, ids)
+        for task, ids in zip(tasks, prompt_ids, strict=True)
+    }
+    is_new = not folder.exists()
+    with SampleStore(folder, settings, by_task) as store:
+        try:
+            name = draw_missing(tasks, prompt_ids, store, lambda: open_backend(model, dtype, tokenizer, options))
+        except BaseException:
+            if is_new and not store.samples:
+                shutil.rmtree(folder)
+            raise
+    return name or (f"transformers {version('transformers')}" if options.backend == "transformers" else "vllm")
 
 
 def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArguments) -> Backend:
@@ -78,6 +86,7 @@ def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArgume
 
     return vllm_backend(
         model,
+        tokenizer,
         server_base_url=options.vllm_server_base_url,
         tensor_parallel_size=options.vllm_tensor_parallel_size,
         gpu_memory_utilization=options.vllm_gpu_memory_utilization,

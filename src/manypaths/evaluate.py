@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from .drawing import draw_answers, load_model, load_tokenizer
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
+from .evaluation.diversity import named_encoder
 from .evaluation.ledger import ledger
 from .evaluation.prompts import Prompt
 from .evaluation.results import macro, record, write_results
@@ -64,8 +65,7 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
         results = record(settings, model, options.label or short_name(model), **parts)
     path = write_results(results, folder)
     print_evaluation([results])
-    if "evaluation" not in results:
-        print(f"report: {write_evaluation_report([results], folder)}")
+    print(f"report: {write_evaluation_report([results], folder)}")
     print(f"results: {path}")
     return results
 
@@ -92,8 +92,6 @@ def check_options(options: EvalArguments, sampling: SamplingArguments) -> None:
         raise ValueError("--samples needs --benchmarks or --prompts, the problems its texts answer, and no --model.")
     if options.forgetting and options.reference is None:
         raise ValueError("--forgetting needs --reference, the base model to compare with.")
-    if options.embedding_model and ":" not in options.embedding_model and not find_spec("sentence_transformers"):
-        raise ValueError("--embedding_model needs the package sentence-transformers: pip install sentence-transformers.")
     if sampling.temperature is not None and sampling.temperatures is not None:
         raise ValueError("Give --temperature or --temperatures, not both.")
     least = {"num_samples": 0 if options.data else 1, "batch_size": 1, "max_new_tokens": 1}
@@ -129,6 +127,7 @@ def evaluate_model(options: EvalArguments, sampling: SamplingArguments, folder: 
     """Everything but worlds, from the cheapest check to the longest run."""
     reward = None if options.reward is None else resolve_reward(options.reward)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
+    encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
     check_model(options.model)
     if options.reference is not None:
         check_model(options.reference)
@@ -153,7 +152,7 @@ def evaluate_model(options: EvalArguments, sampling: SamplingArguments, folder: 
             grade=lambda task, texts: by_reward.get(task.benchmark, by_gold(options.grader))(task, texts),
             sampling=lambda task, number: {"backend": backend, **asdict(task.sampling)},
             scorer=scorer,
-            encoder=encoder_of(options.embedding_model),
+            encoder=encoder,
         )
         parts["macro"] = macro(parts["evaluations"])
     if options.forgetting:

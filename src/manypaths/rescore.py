@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .evaluation.diversity import named_encoder
 from .evaluation.recorded import read_recorded
 from .evaluation.results import fingerprint, macro, record
 from .evaluation.reward_model import scorer as reward_scorer
-from .evaluation.run import PROBLEMS, evaluate_tasks, stored_problems
+from .evaluation.run import PROBLEMS, evaluate_tasks, samples_of, stored_problems
 from .evaluation.samples import Sample, Sampling
 from .evaluation.scoring import by_gold
 from .evaluation.store import SampleKey, SampleStore
@@ -22,6 +23,7 @@ def evaluate_recorded(options: EvalArguments, sets: Sequence[Task], folder: Path
     """Texts made elsewhere for these sets of problems, brought into the folder so that they can be graded again."""
     tasks, found = recorded_tasks(sets, read_recorded(options.samples), options.samples)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
+    encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
     with SampleStore(folder, {"samples": fingerprint([[*key, one.text] for key, one in found.items()])}) as store:
         for key, one in found.items():
             if key not in store.samples:
@@ -32,7 +34,7 @@ def evaluate_recorded(options: EvalArguments, sets: Sequence[Task], folder: Path
         grade=by_gold(options.grader),
         sampling=lambda task, number: {"backend": "recorded", "num_samples": number, "temperature": task.setting},
         scorer=scorer,
-        encoder=encoder_of(options.embedding_model),
+        encoder=encoder,
     )
     return {"evaluations": evaluations, "macro": macro(evaluations)}
 
@@ -60,6 +62,8 @@ def recorded_tasks(
                 raise ValueError(f"{source} has a text for {key.id!r}; {one.benchmark} has no such problem.")
         tasks += [replace(one, setting=heat, sampling=None) for heat in dict.fromkeys(key.temperature for key in own)]
         found |= own
+    for task in tasks:
+        samples_of(task, found)
     if len(sets) > 1 and any(key.benchmark is None for key in recorded):
         raise ValueError(f"{source} has texts without a benchmark, and {len(sets)} benchmarks are asked for.")
     return tasks, found
@@ -90,7 +94,7 @@ def regrade(options: EvalArguments, folder: Path) -> dict[str, Any]:
         grade=by_gold(options.grader),
         sampling=lambda task, number: how[tasks.index(task)],
         scorer=None if chosen["reward_model"] is None else reward_scorer(chosen["reward_model"]),
-        encoder=encoder_of(chosen["embedding_model"]),
+        encoder=None if chosen["embedding_model"] is None else named_encoder(chosen["embedding_model"]),
     )
     settings = {**results["settings"], **chosen, "grader": options.grader}
     kept = {name: part for name, part in results.items() if name not in record({}, "", "")}

@@ -58,7 +58,7 @@ def test_rows_without_an_id_are_numbered(tmp_path):
         ("plain", ["1", "2"], "1, 2"),
         ("hashes", "a\n#### -3", "-3"),
         ("hashes", "-3", "-3"),
-        ("boxed", r"so \boxed{1} and \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("boxed", r"so \boxed{1} is halved to \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
         ("boxed", "204", "204"),
     ],
 )

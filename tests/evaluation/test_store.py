@@ -222,3 +222,14 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path, monkeypatch):
             store.add(key(0), one())
         monkeypatch.undo()
         assert store.samples == {} and store.path.read_bytes() == b""
+
+
+def test_further_tasks_join_and_changed_ones_are_refused(tmp_path):
+    with SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0}}) as store:
+        store.add(key(0), one())
+    SampleStore(tmp_path, SETTINGS, {"b": {"seed": 1}}).close()
+    SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0}, "c": {}}).close()
+    with pytest.raises(ValueError, match="tasks.b.seed: 1, now 2"):
+        SampleStore(tmp_path, SETTINGS, {"b": {"seed": 2}})
+    with pytest.raises(ValueError, match="tasks.a.seed: 0, now absent"):
+        SampleStore(tmp_path, SETTINGS, {"a": {}})

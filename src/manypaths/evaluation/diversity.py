@@ -7,11 +7,13 @@ report the others; `TOKENIZERS` names what cuts texts into words.
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from ..functions import import_function
 from .bleu import has_four_tokens, self_bleu, self_bleu_single_reference
 from .intervals import bootstrap_interval
 
@@ -65,13 +67,13 @@ def mean_distinct_n(texts: Sequence[str], orders: Sequence[int] = ORDERS) -> flo
 def embed(texts: Sequence[str], encoder: Encoder | Any) -> np.ndarray:
     """Embeddings [texts, D] in float64.
 
-    encoder: the name or folder of a sentence-transformers model, a function from a list of texts to a matrix, or the
-    matrix itself. Whether long texts are cut is the encoder's business: many sentence encoders read 128 to 512 tokens.
+    encoder: what `named_encoder` takes, a function from a list of texts to a matrix, or the matrix itself. Whether
+    long texts are cut is the encoder's business: many sentence encoders read 128 to 512 tokens.
 
     Raises ValueError when sentence-transformers is missing, or the matrix has not one row of finite numbers per text.
     """
     if isinstance(encoder, str):
-        encoder = _sentence_transformer(encoder)
+        encoder = named_encoder(encoder)
     rows = encoder(list(texts)) if callable(encoder) else encoder
     matrix = np.asarray(rows.detach().float().cpu() if hasattr(rows, "detach") else rows, dtype=np.float64)
     if matrix.ndim != 2 or len(matrix) != len(texts):
@@ -172,7 +174,10 @@ def corpus_score(
     }
 
 
-def _sentence_transformer(name: str) -> Callable[[list[str]], Any]:
+def named_encoder(name: str) -> Callable[[list[str]], Any]:
+    """A sentence-transformers model by name or folder, or "module:function"; ValueError where there is none."""
+    if ":" in name and not Path(name).exists():
+        return import_function(name, "embedding model")
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:

@@ -50,8 +50,11 @@ def draw_missing(
     prompt_ids: Sequence[Sequence[Sequence[int]]],
     store: SampleStore,
     open_backend: Callable[[], Backend],
-) -> None:
-    """Draw every sample that the store lacks; prompt_ids are those of each task. Without gaps no model is loaded."""
+) -> str | None:
+    """Draw every sample that the store lacks; prompt_ids are those of each task.
+
+    Returns the backend's name, or None where nothing was missing and none was opened.
+    """
     work: list[tuple[list[Request], list[SampleKey], set[int]]] = []
     for task, ids in zip(tasks, prompt_ids, strict=True):
         keys = keys_of(task, task.sampling.num_samples)
@@ -59,7 +62,7 @@ def draw_missing(
         work.append((requests_for(ids, task.sampling), keys, done))
     total, there = sum(len(keys) for _, keys, _ in work), sum(len(done) for _, _, done in work)
     if there == total:
-        return
+        return None
     backend = open_backend()
 
     def draws() -> Iterator[tuple[int, Sample]]:
@@ -70,6 +73,7 @@ def draw_missing(
 
     for _ in with_progress(draws(), total=total, done=there):
         pass
+    return backend.name
 
 
 def samples_of(task: Task, samples: Mapping[SampleKey, Sample]) -> list[list[Sample]]:

@@ -61,7 +61,7 @@ def grade_by_gold(golds: Sequence[str], texts: Sequence[Sequence[str]], mode: st
     return Grades(
         values=[[float(verdict.correct) for verdict in row] for row in rows],
         correct=[[verdict.correct for verdict in row] for row in rows],
-        classes=classes_of([[verdict.extracted for verdict in row] for row in rows]),
+        classes=classes_of([[verdict.extracted or None for verdict in row] for row in rows]),
         grader={
             "mode": mode,
             "version": GRADER_VERSION,

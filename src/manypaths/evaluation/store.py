@@ -19,6 +19,7 @@ from .samples import Sample
 
 SAMPLES = "samples.jsonl"
 SETTINGS = "samples.meta.json"
+TASKS = "tasks"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NUMBER = (int, float)
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -52,13 +53,17 @@ class SampleStore:
 
     Args:
         folder: made when missing.
-        settings: JSON values that decide what the samples are (model, prompts, seed, token limit, ...).
+        settings: JSON values that decide what all samples are (model, numeric type, ...).
+        tasks: {name: settings} of sets of samples (prompts, seed, token limit, ...). Sets that were not there before
+            join those that were.
 
     Raises ValueError where another run holds the folder, its samples were drawn with other settings, or a line is
     damaged. A last line that was cut off by a kill is dropped, to be drawn again.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: str | Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self.path = Path(folder) / SAMPLES
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -66,7 +71,7 @@ class SampleStore:
             lock(self._file, self.path.parent)
             self._size = cut_torn_line(self._file)
             self.samples = read_samples(self.path)
-            claim_settings(Path(folder) / SETTINGS, settings, len(self.samples))
+            claim_settings(Path(folder) / SETTINGS, {**settings, TASKS: dict(tasks or {})}, len(self.samples))
         except BaseException:
             os.close(self._file)
             raise
@@ -192,7 +197,10 @@ def lock(file: int, folder: Path) -> None:
 
 
 def claim_settings(path: Path, settings: Mapping[str, Any], num_samples: int) -> None:
-    """Keep the settings beside the samples, or check that they are those the samples were drawn with."""
+    """Keep the settings beside the samples, after a check that they are those the samples were drawn with.
+
+    Tasks that were there and are not asked for now stay, and new ones join.
+    """
     settings = json.loads(json.dumps(dict(settings)))
     cure = f"Use another --output_dir, or delete {SAMPLES} and {SETTINGS} in {path.parent} to draw anew."
     if num_samples:
@@ -202,12 +210,13 @@ def claim_settings(path: Path, settings: Mapping[str, Any], num_samples: int) ->
             stored = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path} is damaged ({error}). {cure}") from error
-        changes = differences(stored, settings)
+        known = stored.get(TASKS, {})
+        settings = {**settings, TASKS: {**known, **settings[TASKS]}}
+        changes = differences({**stored, TASKS: {**settings[TASKS], **known}}, settings)
         if changes:
             raise ValueError(
                 f"{path.parent} holds {num_samples} samples drawn with other settings: {'; '.join(changes)}. {cure}"
             )
-        return
     write_whole(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,0 +1,209 @@
+"""Whole evaluations through the command line, on invented benchmarks and a tiny model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evaluations import read_rows, save_model, write_benchmarks, write_rows
+from manypaths.cli import main
+from manypaths.evaluation.benchmarks import BENCHMARKS
+
+
+@pytest.fixture
+def place(tmp_path, tokenizer, monkeypatch):
+    """A working directory with `model` and the eight benchmarks in `data`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    save_model(tmp_path / "model", tokenizer)
+    write_benchmarks(tmp_path / "data")
+    return tmp_path
+
+
+def evaluate(*words: str) -> int:
+    return main(["eval", *words])
+
+
+BRIEF = ("--model", "model", "--data_dir", "data", "--max_new_tokens", "12")
+
+
+def results_in(folder) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def measured(folder) -> dict:
+    """The results without what may differ between two runs that are the same: when, and where to."""
+    return {key: part for key, part in results_in(folder).items() if key != "created"}
+
+
+def refused(capsys, place, message: str, *words: str) -> None:
+    before = sorted(os.listdir(place))
+    assert evaluate(*words) == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("manypaths eval:")]
+    assert len(error) == 1 and message in error[0], error
+    assert sorted(os.listdir(place)) == before
+
+
+def test_all_eight_killed_twice_and_resumed_equal_an_undisturbed_run(place):
+    command = [sys.executable, "-m", "manypaths.cli", "eval", *BRIEF, "--benchmarks", "all", "--batch_size", "7"]
+    command += ["--max_new_tokens", "40", "--num_samples", "4", "--label", "tiny"]
+    undisturbed = subprocess.run([*command, "--output_dir", "whole"], capture_output=True, text=True)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    samples = place / "killed" / "samples.jsonl"
+    seen = 0
+    for _ in range(2):
+        run = subprocess.Popen([*command, "--output_dir", "killed"], stderr=subprocess.DEVNULL)
+        while run.poll() is None and (not samples.exists() or samples.read_bytes().count(b"\n") < seen + 20):
+            time.sleep(0.002)
+        assert run.poll() is None, "it ended before it could be killed"
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        seen = samples.read_bytes().count(b"\n")
+    with samples.open("ab") as file:
+        file.write(b'{"benchmark": "gsm8k", "id": "gsm')  # as if the kill had fallen into a line
+    resumed = subprocess.run([*command, "--output_dir", "killed"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{seen}/160" in resumed.stderr, "it drew again what was there"
+    assert measured(place / "killed") == measured(place / "whole")
+    assert sorted(map(json.dumps, read_rows(samples))) == sorted(
+        map(json.dumps, read_rows(place / "whole" / "samples.jsonl"))
+    )
+    assert (place / "killed" / "grades.jsonl").read_text() == (place / "whole" / "grades.jsonl").read_text()
+    results = results_in(place / "whole")
+    assert [one["benchmark"] for one in results["evaluations"]] == list(BENCHMARKS)
+    (average,) = results["macro"]
+    assert average["n"] == 8 and average["temperature"] is None
+
+
+def test_every_score_says_how_it_was_made(place, capsys):
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "aime24", "--num_prompts", "3", "--output_dir", "out") == 0
+    gsm8k, aime = results_in(place / "out")["evaluations"]
+    assert (gsm8k["metric"], aime["metric"]) == ("avg@1", "avg@8")
+    assert aime["sampling"] | {"backend": ""} == {
+        "backend": "", "num_samples": 8, "temperature": 0.7, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "seed": 0,
+    }  # fmt: skip
+    assert aime["sampling"]["backend"].startswith("transformers ")
+    assert sum(aime["stops"].values()) == 24 and aime["truncated"] == aime["stops"].get("length", 0) / 24
+    assert sum(aime["grader"]["counts"].values()) == 24 and aime["grader"]["mode"] == "lenient"
+    assert aime["prompt_hash"] != gsm8k["prompt_hash"] and len(aime["prompt_hash"]) == 64
+    for name in ("avg@8", "pass@1", "pass@8", "maj@4", "distinct_answers", "self_bleu", "entropy", "length"):
+        assert set(aime["scores"][name]) >= {"value", "low", "high", "n"}, name
+    assert "self_bleu" not in gsm8k["scores"]  # one sample has no others to be compared with
+    assert (place / "out" / "report.html").is_file()
+    shown = capsys.readouterr().out
+    assert "AIME" in shown and "report.html" in shown
+
+
+def test_more_samples_and_more_benchmarks_join_those_that_are_there(place):
+    few = (*BRIEF, "--output_dir", "out", "--benchmarks", "gsm8k")
+    assert evaluate(*few, "--num_samples", "2") == 0
+    before = read_rows(place / "out" / "samples.jsonl")
+    assert evaluate(*few, "amc23", "--num_samples", "4") == 0
+    after = read_rows(place / "out" / "samples.jsonl")
+    assert after[: len(before)] == before and len(after) == 40
+    assert [one["num_samples"] for one in results_in(place / "out")["evaluations"]] == [4, 4]
+
+
+def test_a_folder_with_samples_of_other_settings_is_refused(place, tokenizer, capsys):
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 0
+    before = (place / "out" / "results.json").read_text()
+    for words, what in [
+        (("--seed", "1"), "seed: 0, now 1"),
+        (("--max_new_tokens", "13"), "max_new_tokens: 12, now 13"),
+        (("--system_prompt", "Be brief."), "prompts: "),
+    ]:
+        refused(capsys, place, what, *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out", *words)
+    save_model(place / "model", tokenizer, seed=1)
+    refused(capsys, place, "model weights", *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out")
+    assert (place / "out" / "results.json").read_text() == before
+
+
+def test_temperatures(place):
+    words = ("--benchmarks", "gsm8k", "amc23", "--temperatures", "0.5,1.5", "--num_samples", "3")
+    assert evaluate(*BRIEF, *words, "--output_dir", "out") == 0
+    results = results_in(place / "out")
+    assert [(one["benchmark"], one["temperature"]) for one in results["evaluations"]] == [
+        ("gsm8k", 0.5), ("gsm8k", 1.5), ("amc23", 0.5), ("amc23", 1.5),
+    ]  # fmt: skip
+    assert [one["temperature"] for one in results["macro"]] == [0.5, 1.5]
+    cold, hot = (results["evaluations"][place]["scores"]["entropy"]["value"] for place in (0, 1))
+    assert cold < hot
+
+
+def test_open_ended_prompts_are_judged_for_diversity_only(place):
+    write_rows(place / "poems.jsonl", [{"instruction": "one two three"}, {"instruction": "four five"}])
+    assert evaluate(*BRIEF, "--prompts", "poems.jsonl", "--num_samples", "4", "--output_dir", "out") == 0
+    (poems,) = results_in(place / "out")["evaluations"]
+    assert poems["benchmark"] == "poems" and poems["metric"] is None and poems["grader"] is None
+    assert "self_bleu" in poems["scores"] and not any("pass@" in name for name in poems["scores"])
+    assert not (place / "out" / "grades.jsonl").read_text()
+
+
+def test_best_of_n_with_a_function_and_embeddings_with_another(place):
+    (place / "judge_mine.py").write_text(
+        "def length(prompts, texts):\n    return [float(len(text)) for text in texts]\n\n"
+        "def letters(texts):\n    return [[1.0, text.count('e'), text.count('o')] for text in texts]\n"
+    )
+    words = ("--benchmarks", "gsm8k", "--num_samples", "4", "--reward_model", "judge_mine:length")
+    assert evaluate(*BRIEF, *words, "--embedding_model", "judge_mine:letters", "--output_dir", "out") == 0
+    (gsm8k,) = results_in(place / "out")["evaluations"]
+    scores = gsm8k["scores"]
+    assert {"best_of@1", "best_of@4", "weighted_maj@2", "embedding_diversity", "vendi"} <= set(scores)
+    texts = [row["text"] for row in read_rows(place / "out" / "samples.jsonl")]
+    notes = read_rows(place / "out" / "grades.jsonl")
+    assert sorted(row["score"] for row in notes) == sorted(len(text) for text in texts)
+    longest = {}
+    for row in notes:
+        longest[row["id"]] = max(longest.get(row["id"], 0), row["score"])
+    assert scores["expected_max@4"]["value"] == pytest.approx(sum(longest.values()) / 5)
+
+
+def test_mistakes_are_refused_before_anything_is_written(place, tokenizer, capsys):
+    bare = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", eos_token="<eos>")
+    bare.chat_template = None
+    save_model(place / "base", bare)
+    gsm8k = ("--benchmarks", "gsm8k", "--data_dir", "data")
+    for message, words in [
+        ("--model is missing", gsm8k),
+        ("Nothing to measure", ("--model", "model")),
+        ("Unknown benchmark 'gsm9k'. Did you mean gsm8k", ("--model", "model", "--benchmarks", "gsm9k")),
+        ("has no chat template. Give one with --chat_template_path", ("--model", "base", *gsm8k)),
+        ("--max_new_tokens to", ("--model", "model", *gsm8k)),  # 3072 new tokens, 256 positions
+        ("of problem gsm8k-0000", ("--model", "model", *gsm8k)),
+        ("not both", ("--model", "model", *gsm8k, "--temperature", "1", "--temperatures", "1,2")),
+        ("each temperature once", ("--model", "model", *gsm8k, "--temperatures", "1,1")),
+        ("--num_samples must be at least 1, got 0", ("--model", "model", *gsm8k, "--num_samples", "0")),
+        ("temperature 0 gives 2 equal samples", (*BRIEF, *gsm8k, "--temperature", "0", "--num_samples", "2")),
+        ("--forgetting needs --reference", ("--model", "model", "--forgetting", "gem")),
+        ("leave out --benchmarks", ("--model", "model", *gsm8k, "--world", "recall")),
+        ("no function 'score'", (*BRIEF, *gsm8k, "--reward_model", "json:score")),
+        ("There is no model in ./nowhere", ("--model", "./nowhere", *gsm8k)),
+        ("vllm", (*BRIEF, *gsm8k, "--backend", "vllm")),
+    ]:
+        refused(capsys, place, message, *words)
+
+
+def test_a_base_model_without_chat_template_is_asked_in_plain_text(place, tokenizer):
+    bare = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", eos_token="<eos>")
+    save_model(place / "base", bare)
+    words = ("--model", "base", "--benchmarks", "gsm8k", "--data_dir", "data", "--max_new_tokens", "5")
+    assert evaluate(*words, "--prompt_format", "text", "--output_dir", "text") == 0
+    (place / "chat.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %} so ")
+    assert evaluate(*words, "--chat_template_path", "chat.jinja", "--output_dir", "chat") == 0
+    (row, *_) = read_rows(place / "text" / "problems.jsonl")
+    assert row["prompt"].startswith("one plus four is?\nPlease reason") and row["answer"] == "3"
+
+
+def test_two_runs_into_one_folder(place, capsys):
+    import fcntl
+
+    (place / "out").mkdir()
+    with (place / "out" / "samples.jsonl").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 2
+    assert "Another run is writing samples to out" in capsys.readouterr().err
