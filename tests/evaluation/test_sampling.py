@@ -1,5 +1,4 @@
 import copy
-import json
 import math
 from collections import Counter
 
@@ -20,7 +19,7 @@ from manypaths.evaluation.samples import (
     uniforms,
     with_progress,
 )
-from manypaths.evaluation.sampling import DrawFromStreams, cut_distribution, sample, transformers_backend, write_samples
+from manypaths.evaluation.sampling import DrawFromStreams, cut_distribution, sample, transformers_backend
 
 PROMPTS = ["one two", "one two three four five six", "seven"]
 
@@ -114,15 +113,6 @@ def test_errors(model, tokenizer):
             sample(model, tokenizer, [[{"role": "user", "content": "one"}]], Sampling())
     finally:
         tokenizer.chat_template = template
-
-
-def test_raw_texts_are_kept_with_their_grades(tmp_path, model, tokenizer):
-    drawn = sample(model, tokenizer, PROMPTS, Sampling(num_samples=2, max_new_tokens=3))
-    write_samples(tmp_path / "samples.jsonl", PROMPTS, drawn, [[1.0, 0.0]] * 3)
-    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
-    assert [row["prompt"] for row in rows] == PROMPTS
-    assert rows[1]["samples"][0]["text"] == drawn[1][0].text
-    assert rows[1]["grades"] == [1.0, 0.0]
 
 
 def test_the_hash_names_the_tokens(tokenizer):

@@ -1,10 +1,7 @@
 """n samples per prompt from a Hugging Face model with `generate`, each from a random stream of its own."""
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,35 +10,17 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from ..modes import evaluating
-from .prompts import Prompt, encode_prompts, is_conversation, prompt_hash
+from .prompts import Prompt, encode_prompts
 from .samples import (
     Backend,
     Request,
     Sample,
     Sampling,
-    check_context,
     cut_batches,
     requests_for,
     uniforms,
     with_progress,
 )
-
-__all__ = [
-    "Backend",
-    "Prompt",
-    "Request",
-    "Sample",
-    "Sampling",
-    "check_context",
-    "encode_prompts",
-    "is_conversation",
-    "prompt_hash",
-    "requests_for",
-    "sample",
-    "transformers_backend",
-    "with_progress",
-    "write_samples",
-]
 
 
 def sample(
@@ -215,18 +194,3 @@ def own_settings_aside(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = settings
-
-
-def write_samples(
-    path: str | Path,
-    prompts: Sequence[Prompt],
-    samples: Sequence[Sequence[Sample]],
-    grades: Sequence[Sequence[float]] | None = None,
-) -> None:
-    """One JSON object per prompt: the prompt, its samples, and their grades where there are some."""
-    with Path(path).open("w", encoding="utf-8") as file:
-        for number, (prompt, drawn) in enumerate(zip(prompts, samples, strict=True)):
-            row: dict[str, Any] = {"prompt": prompt, "samples": [asdict(one) for one in drawn]}
-            if grades is not None:
-                row["grades"] = list(grades[number])
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -228,7 +228,7 @@ def differences(stored: Any, asked: Any, name: str = "") -> list[str]:
             dotted = f"{name}.{key}" if name else key
             found += differences(stored.get(key, ABSENT), asked.get(key, ABSENT), dotted)
         return found
-    if stored == asked and (stored is ABSENT) == (asked is ABSENT):
+    if stored == asked:
         return []
     return [f"{name}: {shortened(stored)}, now {shortened(asked)}"]
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
-from ..evaluation.sampling import is_conversation
+from ..evaluation.prompts import is_conversation
 from ..objectives import resolve
 from ..options import DataArguments, RewardArguments
 from ..sources import one_line
