@@ -14,59 +14,11 @@ LETTER_ANSWER = re.compile(
 )
 BOUNDS = re.compile(r"<|>|\\le(?![a-z])|\\ge(?![a-z])|\\ne(?![a-z])|\\mathbb|\\setminus")
 INTERVALS = ("()", "(]", "[)", "[]")
-FUNCTIONS = frozenset(
-    [
-        "sqrt",
-        "frac",
-        "sinh",
-        "cosh",
-        "tanh",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sech",
-        "csch",
-        "coth",
-        "asin",
-        "acos",
-        "atan",
-        "arccot",
-        "matrix",
-        "pmatrix",
-        "bmatrix",
-        "array",
-        "begin",
-        "end",
-        "text",
-        "cases",
-    ]
+# words that make an answer prose: four letters and more, but for function names, and some shorter ones
+FUNCTION = re.compile(
+    r"(?:a|arc)(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan|sec|csc|cot)h|sqrt|frac|[pb]?matrix|array|cases"
 )
-WORDS = frozenset(
-    [
-        "yes",
-        "no",
-        "not",
-        "the",
-        "is",
-        "are",
-        "for",
-        "all",
-        "any",
-        "has",
-        "if",
-        "one",
-        "two",
-        "does",
-        "none",
-        "odd",
-        "even",
-        "when",
-        "with",
-        "where",
-        "true",
-        "false",
-    ]
-)
+WORD = re.compile(r"[a-z]{4,}|yes|no|not|the|is|are|for|all|any|has|if|one|two|odd|min|max", re.IGNORECASE)
 MOST_CANDIDATES = 40  # elements of two lists compared pair by pair
 
 
@@ -118,8 +70,8 @@ def is_prose(text: str) -> bool:
 def prose_words(text: str) -> list[str]:
     quoted = [word for group in re.findall(r"\\text\{([^{}]*)\}", text) for word in re.findall(r"[A-Za-z]{2,}", group)]
     plain = re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}|\\[A-Za-z]+|_\{?[A-Za-z]+\}?", " ", text)
-    found = [word for word in re.findall(r"[A-Za-z]+", plain) if len(word) > 3 or word.lower() in WORDS]
-    return quoted + [word for word in found if word not in FUNCTIONS]
+    words = re.findall(r"[A-Za-z]+", plain)
+    return quoted + [word for word in words if WORD.fullmatch(word) and not FUNCTION.fullmatch(word)]
 
 
 def plain_words(text: str) -> str:

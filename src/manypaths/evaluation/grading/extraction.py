@@ -12,7 +12,7 @@ LONGEST_ENDING = 20 * LONGEST_ANSWER  # where phrases are looked for: an answer 
 MARKS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}\\]+)")
 BLANK = r"(?:\s|\$|\\[()\[\],;! ]|\\q?quad)*"
-JOINT = r"(?:,|(?:,\s*)?(?:and|or)|(?:,\s*)?\\text\s*\{\s*(?:and|or)\s*\})"
+JOINT = rf"(?:,|(?:,{BLANK})?(?:and|or|\\text\s*\{{\s*(?:and|or)\s*\}}))"
 BETWEEN_BOXES = re.compile(BLANK + JOINT + BLANK)
 
 FINAL = re.compile(r"final answer is:?(.{1,4000}?)\.?\s*I hope", re.DOTALL | re.IGNORECASE)

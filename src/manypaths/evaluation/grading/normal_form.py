@@ -42,7 +42,7 @@ REWRITES = tuple(
         (r"(?<!\\)\\[,;:!> ]|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:text|textrm|textnormal|textit|textbf|textsf|mbox|hbox|mathrm|operatorname|rm)\s*\{", r"\\text{"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|vec)\s*(?:\{([A-Za-z])\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|vec)\s*(?:\{([^{}]*)\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
         (r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\(?:neq|ne)(?![A-Za-z])|!=", r"\\ne "),

@@ -8,6 +8,7 @@ from .normal_form import closing, squeeze, trimmed
 OPENERS = {"(": ")", "[": "]", "\\{": "\\}", "{": "}", "\\langle": "\\rangle", "\\lfloor": "\\rfloor",
            "\\lceil": "\\rceil"}  # fmt: skip
 CLOSERS = frozenset(OPENERS.values())
+MOST_NESTED = 50
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|.", re.DOTALL)
 AND_OR = re.compile(r"\s*\\text\{[ ,]*(?:and|or)\s*\}\s*|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 LETTER = r"(?:[A-Za-z]|\\(?!frac|sqrt|binom|text)[A-Za-z]+(?:\{\\?[A-Za-z]+\})?|\\text\{[^{}]*\})"
@@ -35,13 +36,23 @@ class Node(NamedTuple):
 
 
 def parse(text: str) -> Node:
-    """The structure of a tidy text."""
+    """The structure of a tidy text; one leaf where brackets are nested too deep."""
+    if nesting(text) > MOST_NESTED:
+        return Node("leaf", text)
     text = trimmed(text)
     pieces = [part for piece in split(text, ",", ";") for part in AND_OR.split(piece)]
     pieces = [piece.strip() for piece in pieces if piece.strip()]
     if len(pieces) > 1:
         return listing(text, pieces)
     return single(pieces[0] if pieces else text)
+
+
+def nesting(text: str) -> int:
+    depth = deepest = 0
+    for token in TOKEN.findall(text):
+        depth += (token in OPENERS) - (token in CLOSERS)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def listing(text: str, pieces: list[str]) -> Node:
@@ -67,11 +78,7 @@ def single(text: str) -> Node:
     inner, brackets = unwrapped(text)
     if brackets == "\\{\\}":
         builder = SET_BUILDER.fullmatch(inner)
-        return (
-            leaf(trimmed(builder[1]))
-            if builder
-            else listing(text, [part for part in split(inner, ",") if part.strip()])
-        )
+        return leaf(trimmed(builder[1])) if builder else parse(inner)
     if brackets in ("()", "{}") and len(split(inner, ",")) == 1:
         return parse(inner)
     if brackets and len(split(inner, ",")) > 1:

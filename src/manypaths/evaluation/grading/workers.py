@@ -95,17 +95,22 @@ class Pool:
         self.lock = threading.Lock()
 
     def ask(self, pair: Pair, deadline: float) -> Comparison:
+        """The comparison by an idle worker or a new one; a pair whose worker died is asked once more."""
         with self.places:
-            worker = self.take()
-            try:
-                found = worker.ask(pair, deadline)
-            except BaseException:  # an interrupt in the middle: the next reply would belong to this request
-                worker.kill()
-                raise
-            if worker.alive:
-                with self.lock:
-                    self.idle.append(worker)
-            return found
+            found = self.ask_once(pair, deadline)
+            return self.ask_once(pair, deadline) if found is DIED else found
+
+    def ask_once(self, pair: Pair, deadline: float) -> Comparison:
+        worker = self.take()
+        try:
+            found = worker.ask(pair, deadline)
+        except BaseException:  # an interrupt in the middle: the next reply would belong to this request
+            worker.kill()
+            raise
+        if worker.alive:
+            with self.lock:
+                self.idle.append(worker)
+        return found
 
     def take(self) -> Worker:
         with self.lock:
@@ -150,6 +155,9 @@ def ask_all(pairs: Sequence[Pair], deadline: float, workers: int | None, done: C
 
     `workers` is how many at most, never more than there are cores.
     """
+
+    if not pairs:
+        return []
 
     def ask(pair: Pair) -> Comparison:
         found = pool.ask(pair, deadline)
