@@ -276,6 +276,14 @@ def test_the_tuned_models_chat_template_serves_both(models, task_dir, tokenizer,
         forgetting((model, other), (model, plain), **options)
 
 
+def test_the_seed_draws_the_shots(models, task_dir):
+    manager, loaded = subject.load_tasks(["quiz"], task_dir)
+    lm = subject.harness_model(models[0])
+    found = [subject.measure(lm, manager, loaded["quiz"], shots=1, limit=8, seed=seed) for seed in (1, 2, 1)]
+    prompts = [one["tasks"]["quiz"]["prompt_hash"] for one in found]
+    assert prompts[0] == prompts[2] != prompts[1]
+
+
 def test_prompts_beyond_the_context_are_counted(models, task_dir, tokenizer):
     from transformers import AutoModelForCausalLM
 
@@ -385,8 +393,12 @@ def test_the_suite_is_lm_evals_six_tasks():
         assert chosen in [one["name"] for one in config.get("filter_list", [{"name": "none"}])]
 
 
-def test_the_suite_runs_on_local_data(models, tmp_path):
-    """All six under their own names, the suite's shots and metrics, no index of built-in tasks."""
+def test_the_suite_runs_on_local_data(models, tmp_path, monkeypatch):
+    """All six under their own names, the suite's shots and metrics; the built-in tasks are not even listed."""
+    from lm_eval.tasks import TaskManager
+
+    asked = []
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda **options: asked.append(options) or TaskManager(**options))
     for name in SUITE:
         config = ANSWER if name == "gsm8k" else CHOICE
         task = {"mmlu": "mmlu_anatomy"}.get(name, name)
@@ -394,6 +406,7 @@ def test_the_suite_runs_on_local_data(models, tmp_path):
     group = {"group": "mmlu", "task": ["mmlu_anatomy"], "aggregate_metric_list": [{"metric": "acc"}]}
     (tmp_path / "mmlu.yaml").write_text(yaml.safe_dump(group))
     found = forgetting(*models, task_dir=tmp_path, limit=2)
+    assert [one["include_defaults"] for one in asked] == [False]
     assert {name: (f"{one['metric']},{one['filter']}", one["shots"]) for name, one in found["tasks"].items()} == SUITE
     assert found["alignment_tax"]["n"] == 6 and found["alignment_tax"]["stderr"] is not None
 
