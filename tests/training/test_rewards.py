@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from manypaths.training import rewards
-from manypaths.training.rewards import last_box, math, resolve_reward, same_answer
+from manypaths.training.rewards import math, resolve_reward
 
 
 def grade(completion, gold="7", column="answer"):
@@ -13,33 +13,24 @@ def grade(completion, gold="7", column="answer"):
 @pytest.mark.parametrize(
     ("gold", "answer", "expected"),
     [
-        ("7", "7", True),
-        ("025", "25", True),
-        ("1,000", "1000", True),
-        ("10,\\!080", "10080", True),
-        ("3/4", "\\frac{3}{4}", True),
-        ("-\\frac{1}{2}", "-0.5", True),
-        ("0.50", "1/2", True),
-        ("7", "7.", True),
-        ("104", "10400", False),
-        ("40000", "40001", False),
-        ("\\frac{8}{21}", "\\frac{82}{1}", False),
-        ("x+1", "1+x", True),
-        ("x+1", "x-1", False),
-        ("\\sqrt{8}", "2\\sqrt{2}", True),
-        ("(1,2)", "(2,1)", False),
-        ("", "", False),
-        ("1/0", "2/0", False),
+        ("7", "7", 1.0),
+        ("1,000", "1000", 1.0),
+        ("3/4", "\\frac{3}{4}", 1.0),
+        ("x+1", "1+x", 1.0),
+        ("x+1", "x-1", 0.0),
+        ("104", "10400", 0.0),
+        ("(1,2)", "(2,1)", 0.0),
+        ("", "", 0.0),
     ],
 )
-def test_answers_are_compared_by_value(gold, answer, expected):
-    assert same_answer(gold, answer) is expected
+def test_answers_are_graded_by_value(gold, answer, expected):
+    assert grade(f"\\boxed{{{answer}}}", gold) == expected
 
 
 def test_the_last_closed_box_counts_and_no_box_is_wrong():
-    assert last_box("\\boxed{1} then \\boxed{\\frac{1}{2}} and \\boxed{3") == "\\frac{1}{2}"
     assert grade("so \\boxed{8} no, \\boxed{7}") == 1.0
     assert grade("the answer is 7") == 0.0
+    assert grade("#### 7") == 0.0
     assert grade("\\boxed{7") == 0.0
 
 
@@ -60,7 +51,6 @@ def test_gold_from_either_column_and_conversational_completions():
         "\\boxed{" * 300,
         "\\boxed{" + "{" * 3000,
         "\\boxed{\\frac{}{}}",
-        "\\boxed{9^{9^{9^{9}}}}",
         "\\boxed{}}}{{",
     ],
 )
@@ -70,12 +60,18 @@ def test_nothing_crashes_the_math_reward(text):
     assert grade([]) == 0.0
 
 
-def test_grading_works_outside_the_main_thread():
+def test_a_batch_is_graded_outside_the_main_thread():
     seen = []
-    worker = threading.Thread(target=lambda: seen.append(grade("\\boxed{b+a}", "a+b")))
+    completions = ["\\boxed{b+a}", "\\boxed{a-b}", "7", "\\boxed{7}"]
+    worker = threading.Thread(target=lambda: seen.append(math(completions, answer=["a+b", "a+b", "7", "7"])))
     worker.start()
     worker.join()
-    assert seen == [1.0]
+    assert seen == [[1.0, 0.0, 0.0, 1.0]]
+
+
+def test_a_batch_needs_a_gold_for_each_completion():
+    with pytest.raises(ValueError, match="one gold per answer; got 2 answers and 1 golds"):
+        math(["\\boxed{1}", "\\boxed{2}"], answer=["1"])
 
 
 def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
@@ -113,7 +109,7 @@ def test_countdown_by_name_is_the_playground_s_reward():
     assert graded == [1.0, 0.0]
 
 
-def test_gsm8k_golds_and_commas_that_are_no_thousands():
+def test_golds_of_gsm8k_and_whole_solutions():
     assert math(["so \\boxed{72}"], answer=["48 + 24 = 72\n#### 72"]) == [1.0]
-    assert same_answer("1,200", "1200") and not same_answer("(1,200)", "(1200)")
-    assert same_answer("(3,100)", "(3, 100)")
+    assert math(["so \\boxed{24}"], answer=["48 + 24 = 72\n#### 72"]) == [0.0]
+    assert math(["so \\boxed{72}"], solution=["first \\boxed{71}, then \\boxed{72}"]) == [1.0]
