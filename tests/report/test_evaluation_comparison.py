@@ -101,6 +101,17 @@ def test_matched_comparison_tells_diversity_from_heat():
     assert found.low < 10 < found.high and found.n == 80
 
 
+def test_matched_models_are_paired_by_problem():
+    """The order of the problems in one file changes nothing, intervals included."""
+    base, other = heated("ce"), heated("gem", diversity=10)
+    before = matched(gather([base, other]))[0]["gem"]
+    for evaluation in other["evaluations"]:
+        evaluation["per_problem"] = {name: row[::-1] for name, row in evaluation["per_problem"].items()}
+    after = matched(gather([base, other]))[0]["gem"]
+    for one, two in zip(before, after, strict=True):
+        assert one.difference.low == pytest.approx(two.difference.low)
+
+
 def test_open_ended_prompts_are_matched_on_entropy():
     results = [
         make_result(label, benchmarks=(), open_ended=("poem",), temperatures=(0.6, 1.0), size=20, diversity=more)

@@ -71,7 +71,7 @@ def test_sections_in_reading_order(whole):
 
 
 def test_warnings_stand_above_all_tables(page, whole):
-    assert 0 < page.index("Not to be trusted") < page.index("<table")
+    assert 0 < page.index("Not to be trusted") < page.index("Raise --max_new_tokens") < page.index("<table")
     text = evaluation_markdown(whole, {}, {})
     assert text.index("> **Not to be trusted") < text.index("## Accuracy")
     assert "> - gem <b>, T=0.6: AIME 2024 20%, AMC 2023 20%, poem 20%" in text

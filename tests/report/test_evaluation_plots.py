@@ -60,6 +60,28 @@ def test_heat_has_a_line_per_model_and_a_label_per_temperature(plots):
     assert re.search("100 - Self-BLEU", inline_svg(plots["heat"]))
 
 
+def test_heat_shows_accuracy_against_what_is_more_when_more_diverse(plots):
+    result = make_result("ce", temperatures=(0.6, 1.0), size=10)
+    own = [[one["scores"] for one in result["evaluations"] if one["setting"] == setting] for setting in (0.6, 1.0)]
+    line = next(line for line in lines(plots["heat"].figure.axes[0]) if line.get_linewidth() > 1)
+    assert list(line.get_xdata()) == pytest.approx([sum(one["avg@8"]["value"] for one in row) / 2 for row in own])
+    bleu = [sum(one["self_bleu"]["value"] for one in row) / 2 for row in own]
+    assert list(line.get_ydata()) == pytest.approx([100 - one for one in bleu])
+
+
+def test_forgetting_shows_the_tax_as_a_loss(plots):
+    (axes,) = plots["forgetting"].figure.axes
+    marks = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1}
+    tax = make_forgetting("ce")["alignment_tax"]["value"]
+    assert marks[max(marks)] == pytest.approx(-100 * tax)
+
+
+def test_models_without_graded_benchmarks_take_no_panel():
+    poet = make_result("poet", benchmarks=(), open_ended=("poem",), size=5)
+    plots = plots_of(make_result("ce", size=5), poet)
+    assert [axes.get_title("left") for axes in plots["many_samples"].figure.axes] == ["ce"]
+
+
 def test_one_temperature_has_no_heat():
     assert "heat" not in plots_of(make_result("ce", size=5))
 

@@ -1,7 +1,8 @@
 import re
 from html.parser import HTMLParser
 
-from manypaths.report.html import report_html
+from manypaths.report.html import html_table, report_html
+from manypaths.report.layout import Cell, Row, Table
 
 VOID = {"meta", "link", "br", "img", "hr", "path", "use"}
 
@@ -49,3 +50,9 @@ def test_labels_are_escaped(make_results):
         run["label"] = f"{run['label']} <b>&"
     text = report_html(results, [])
     assert "SED &lt;b&gt;&amp;" in text and "SED <b>" not in text
+
+
+def test_a_mark_needs_no_spread():
+    row = Row("ce", "CE", "method", [Cell("1.0", "", "*"), Cell("2.0")], "a hint")
+    text = html_table(Table("title", [("a", "what a is"), ("b", "")], [row], "note"))
+    assert "<td>1.0 <small>*</small></td><td>2.0</td>" in text and 'title="a hint"' in text

@@ -13,6 +13,7 @@ from manypaths.report.evaluation_summary import (
     Entry,
     Evaluations,
     drawn_entries,
+    graded_entries,
     headline,
     mean_of,
     score_of,
@@ -81,7 +82,7 @@ def _which(found: Evaluations) -> str:
 
 def _accuracy(found: Evaluations, means: Mapping[Entry, Interval]) -> Plot | None:
     """Headline scores as points with intervals, one group a benchmark."""
-    entries = [entry for entry in drawn_entries(found) if any((entry, name) in found.found for name in found.graded)]
+    entries = _graded_drawn(found)
     names = [*found.graded, *([AVERAGE] if means else [])]
     if not entries or not names:
         return None
@@ -105,8 +106,8 @@ def _accuracy(found: Evaluations, means: Mapping[Entry, Interval]) -> Plot | Non
 
 def _pass_curves(found: Evaluations) -> Plot | None:
     """pass@k against k: the mean, then every benchmark that was sampled more than once."""
-    entries = drawn_entries(found)
-    own_ks = {name: _shared_ks(found, entries, name, "pass") for name in found.graded}
+    entries = _graded_drawn(found)
+    own_ks = {name: _shared_ks(found, entries, [name], "pass") for name in found.graded}
     own_ks = {name: ks for name, ks in own_ks.items() if len(ks) > 1}
     if not own_ks:
         return None
@@ -131,24 +132,21 @@ def _pass_curves(found: Evaluations) -> Plot | None:
 
 def _many_samples(found: Evaluations) -> Plot | None:
     """pass@k, maj@k and best-of-k over the mean of benchmarks, one panel a row."""
-    entries = drawn_entries(found)
-    names = [
-        name for name in found.graded if all(len(_shared_ks(found, entries, name, f)) > 0 for f in ("pass", "maj"))
-    ]
-    if not names or not entries:
+    entries = _graded_drawn(found)
+    names = [name for name in found.graded if entries and _shared_ks(found, entries, [name], "maj")]
+    ks = {family: _shared_ks(found, entries, names, family) for family in FAMILIES} if names else {}
+    if len(ks.get("pass", ())) < 2:
         return None
     figure, grid = _grid(len(entries), 2.5, sharey=True)
     styles = _styles(entries)
     handles = {}
     for axes, entry in zip(grid, entries, strict=True):
         for family, (dashes, marker) in FAMILIES.items():
-            ks = set.intersection(*(set(_shared_ks(found, entries, name, family)) for name in names))
-            if family != "pass" and ks:
-                ks |= {1}
-            line = _curve(axes, found, entry, names, family, sorted(ks), (styles[entry][0], marker), dashes)
+            own = sorted({1, *ks[family]}) if ks[family] else []
+            line = _curve(axes, found, entry, names, family, own, (styles[entry][0], marker), dashes)
             if line is not None:
                 handles.setdefault(family.replace("_", "-") + "@k", line)
-        _k_axis(axes, _shared_ks(found, entries, names[0], "pass"))
+        _k_axis(axes, ks["pass"])
         axes.set_title(found.name(entry))
     for axes in grid[:: columns_for(len(grid))]:
         axes.set_ylabel("right")
@@ -255,9 +253,19 @@ def _forgetting(found: Evaluations) -> Plot | None:
     return Plot("forgetting", "What was forgotten", FORGETTING_TEXT, figure)
 
 
-def _shared_ks(found: Evaluations, entries: Sequence[Entry], name: str, family: str) -> list[int]:
-    """The k that all drawn rows with this benchmark have."""
-    own = [family_ks(found.found[entry, name]["scores"], family) for entry in entries if (entry, name) in found.found]
+def _graded_drawn(found: Evaluations) -> list[Entry]:
+    graded = graded_entries(found)
+    return [entry for entry in drawn_entries(found) if entry in graded]
+
+
+def _shared_ks(found: Evaluations, entries: Sequence[Entry], names: Sequence[str], family: str) -> list[int]:
+    """The k that all these rows have on all these benchmarks, as far as they were evaluated on them."""
+    own = [
+        family_ks(found.found[entry, name]["scores"], family)
+        for entry in entries
+        for name in names
+        if (entry, name) in found.found
+    ]
     return sorted(set.intersection(*map(set, own))) if own else []
 
 
