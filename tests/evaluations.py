@@ -21,7 +21,7 @@ def read_rows(path: Path) -> list[dict]:
 def write_benchmarks(folder: Path, names=tuple(BENCHMARKS), num_problems: int = 5) -> Path:
     """`NAME.jsonl` with a few invented problems each."""
     folder.mkdir(exist_ok=True)
-    words = "one two three four five six seven".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
     for shift, name in enumerate(names):
         rows = [
             {

@@ -213,18 +213,29 @@ def test_eval_on_data(start, capsys):
     assert code == 0
     results = json.loads((start / "ev" / "results.json").read_text())
     assert results["tokens"]["scores"]["kl_to_reference"]["value"] == pytest.approx(0, abs=1e-6)
-    assert {"pass@1", "pass@2", "self_bleu", "distinct_answers"} <= set(results["samples"]["scores"])
-    assert results["samples"]["sampling"]["num_samples"] == 2 and results["settings"]["reward"] == "eval_mine:odd"
-    assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 4
+    assert results["ledger"]["scores"]["difference"]["value"] == pytest.approx(0, abs=1e-6)
+    (samples,) = results["evaluations"]
+    assert {"pass@1", "pass@2", "mean_reward", "distinct_answers"} <= set(samples["scores"])
+    assert samples["benchmark"] == "chats" and samples["grader"]["reward"] == "eval_mine:odd"
+    assert samples["sampling"]["num_samples"] == 2 and results["settings"]["reward"] == "eval_mine:odd"
+    assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 8
     out = capsys.readouterr().out
-    assert "perplexity" in out and "pass@2" in out
+    assert "perplexity" in out.lower() and "pass@2" in out
+
+
+def test_a_reward_that_fails_keeps_the_samples(start, capsys):
+    (start / "eval_bad.py").write_text("def nan(completions, **columns):\n    return [float('nan')] * len(completions)\n")
+    given = {"--model": "start", "--data": "chats.jsonl", "--reward": "eval_bad:nan", "--output_dir": "ev"}
+    assert main(["eval", *flat(given), "--num_samples", "2", "--max-new-tokens", "5"]) == 2
+    assert "rewards must be finite" in capsys.readouterr().err
+    assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 8 and not (start / "ev/results.json").exists()
 
 
 def test_eval_mistakes(start, capsys):
     write("prompts.jsonl", [{"prompt": "one"}])
     for argv, message in [
         (["--data", "chats.jsonl"], "--model is missing"),
-        (["--model", "start"], "Give either --data, a file with rows, or --world"),
+        (["--model", "start"], "Nothing to measure: give --benchmarks, --prompts, --data"),
         (
             ["--model", "start", "--data", "prompts.jsonl"],
             "has prompts only: give a --reward or --num_samples",
@@ -244,8 +255,10 @@ def test_eval_of_conversations_draws_from_what_stands_before_the_answer(start):
     write("talk.jsonl", [{"messages": chat}])
     argv = ["eval", "--model", "start", "--data", "talk.jsonl", "--num_samples", "2", "--max_new_tokens", "3"]
     assert main([*argv, "--output_dir", "ev"]) == 0
-    (row,) = map(json.loads, (start / "ev" / "samples.jsonl").read_text().splitlines())
-    assert row["prompt"] == chat[:1] and "grades" not in row
+    (row,) = map(json.loads, (start / "ev" / "problems.jsonl").read_text().splitlines())
+    assert row["prompt"] == chat[:1]
+    (samples,) = json.loads((start / "ev" / "results.json").read_text())["evaluations"]
+    assert samples["metric"] is None and samples["num_samples"] == 2
 
 
 def test_eval_in_a_world(start, capsys, monkeypatch):

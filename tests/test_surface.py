@@ -80,7 +80,7 @@ def test_verbs_and_options():
     from manypaths import cli, options
     from manypaths.training.grpo import GRPOConfig
 
-    assert list(cli.VERBS) == ["quickstart", "sft", "grpo", "eval", "objectives"]
+    assert list(cli.VERBS) == ["quickstart", "sft", "grpo", "eval", "report", "objectives"]
     assert names_of(manypaths.SFTConfig, trl.SFTConfig) == [
         "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "reference",
     ]  # fmt: skip
@@ -88,6 +88,17 @@ def test_verbs_and_options():
     assert names_of(options.QuickstartArguments) == [
         "world", "objectives", "seeds", "seed", "rl_steps", "output_dir", "workers",
     ]  # fmt: skip
+    assert names_of(options.EvalArguments) == [
+        "model", "label", "benchmarks", "data_dir", "prompts", "samples", "regrade", "grader", "reward_model",
+        "embedding_model", "data", "world", "reference", "forgetting", "task_dir", "reward", "correct_at", "num_prompts",
+        "max_length", "assistant_only_loss", "dtype", "split", "data_config", "data_columns", "data_format", "output_dir",
+    ]  # fmt: skip
+    assert names_of(options.SamplingArguments) == [
+        "num_samples", "temperature", "temperatures", "top_p", "top_k", "max_new_tokens", "seed", "batch_size",
+        "prompt_format", "chat_template_path", "chat_template_kwargs", "system_prompt", "backend",
+        "vllm_server_base_url", "vllm_tensor_parallel_size", "vllm_gpu_memory_utilization",
+    ]  # fmt: skip
+    assert names_of(options.ReportArguments) == ["results", "output_dir"]
     assert names_of(options.DataArguments) == [
         "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset_name",
         "dataset_columns", "dataset_format", "system_prompt",

@@ -19,6 +19,7 @@ from .options import (
     EvalArguments,
     LaunchArguments,
     QuickstartArguments,
+    ReportArguments,
     RewardArguments,
     SamplingArguments,
 )
@@ -72,6 +73,15 @@ def evaluate(argv: list[str]) -> None:
     evaluate(options, sampling)
 
 
+def report(argv: list[str]) -> None:
+    (options,) = parse([ReportArguments], argv, "manypaths report")
+    if not options.results:
+        raise ValueError("--results is missing: folders of evaluations, the one to compare with first.")
+    from .report import report
+
+    report(options.results, options.output_dir)
+
+
 def objectives(argv: list[str]) -> None:
     parse([], argv, "manypaths objectives")
     from rich.console import Console
@@ -112,7 +122,8 @@ VERBS = {
     "quickstart": Verb(quickstart, "SFT, RL and evaluation of several objectives in a built-in world, on a CPU"),
     "sft": Verb(sft, "fine-tune a model with any objective"),
     "grpo": Verb(grpo, "reinforcement learning after it"),
-    "eval": Verb(evaluate, "token scores, pass@k and diversity of a model"),
+    "eval": Verb(evaluate, "benchmarks, pass@k, diversity and forgetting of a model"),
+    "report": Verb(report, "several evaluations side by side, with paired tests"),
     "objectives": Verb(objectives, "list the objectives"),
 }
 
@@ -134,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb_of(argv[0]).run(argv[1:])
     except KeyboardInterrupt:
-        how = {"quickstart": " The same command goes on.", "eval": ""}.get(
+        how = {"quickstart": " The same command goes on.", "eval": " The same command goes on."}.get(
             argv[0], " --resume_from_checkpoint true goes on."
         )
         print(f"manypaths {argv[0]}: stopped.{how}", file=sys.stderr)

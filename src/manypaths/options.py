@@ -119,6 +119,16 @@ class SamplingArguments:
 
 
 @dataclass
+class ReportArguments:
+    """Several evaluations side by side, the first as the one to compare with."""
+
+    results: list[str] | None = field(
+        default=None, metadata={"help": "Folders of evaluations, or their results.json files; one per model."}
+    )
+    output_dir: str = helped("report", "Where report.html, report.md and the plots go.")
+
+
+@dataclass
 class LaunchArguments:
     """Several processes or machines, through accelerate."""
 

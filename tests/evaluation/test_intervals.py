@@ -12,6 +12,7 @@ from manypaths.evaluation.intervals import (
     mean_interval,
     paired_interval,
     paired_test,
+    share_interval,
     student_t_quantile,
 )
 
@@ -236,3 +237,14 @@ def test_the_macro_test_weighs_groups_alike():
 def test_resampling_refuses_what_has_no_meaning(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_shares_that_are_all_alike_at_an_end_still_have_width():
+    none, every = share_interval([0.0] * 30), share_interval([1.0] * 30)
+    assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(0.1157, abs=1e-4)  # 0 of 30
+    assert (every.value, every.high) == (1.0, 1.0) and every.low == pytest.approx(1 - none.high)
+    assert share_interval([0.0]).high == pytest.approx(0.975)
+    mixed = [0.0, 0.5, 1.0, 0.25]
+    assert share_interval(mixed) == bootstrap_interval(mixed)
+    with pytest.raises(ValueError, match="shares lie between 0 and 1"):
+        share_interval([0.0, 1.5])

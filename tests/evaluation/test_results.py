@@ -2,18 +2,11 @@ import json
 
 import pytest
 
-from manypaths.evaluation.intervals import Interval
-from manypaths.evaluation.results import as_score, macro, record, weights_fingerprint, write_lines, write_results
+from manypaths.evaluation.results import macro, record, weights_fingerprint, write_lines, write_results
 
 
 def evaluation(benchmark, accuracy, setting=None, metric="avg@1"):
     return {"benchmark": benchmark, "setting": setting, "metric": metric, "per_problem": {"accuracy": accuracy}}
-
-
-def test_a_share_stays_between_zero_and_one():
-    assert as_score(Interval(0.9, 0.7, 1.1, 5), unit=True) == {"value": 0.9, "low": 0.7, "high": 1.0, "n": 5}
-    assert as_score(Interval(3.0, None, None, 1), unit=True) == {"value": 3.0, "low": None, "high": None, "n": 1}
-    assert as_score(Interval(3.0, -1.0, 7.0, 2))["low"] == -1.0
 
 
 def test_the_average_weighs_benchmarks_alike_whatever_their_size():

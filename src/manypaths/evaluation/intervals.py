@@ -1,9 +1,9 @@
 """Means with their confidence limits, and tests of the difference between two runs on the same problems.
 
 Two families. Student t intervals (`mean_interval`, `paired_interval`) suit a few seeds. Resampling
-(`bootstrap_interval`, `macro_interval`, `paired_test`, `macro_paired_test`) suits scores of problems: the problem
-is the cluster, so that samples of one problem, which are not independent, enter as their one mean. Limits say how
-far a score holds for other problems of the same kind.
+(`bootstrap_interval`, `share_interval`, `macro_interval`, `paired_test`, `macro_paired_test`) suits scores of
+problems: the problem is the cluster, so that samples of one problem, which are not independent, enter as their one
+mean. Limits say how far a score holds for other problems of the same kind.
 
 Every resampling is fixed by its `seed`. Values that are missing or not finite are errors, never dropped.
 """
@@ -90,6 +90,25 @@ def bootstrap_interval(
     """
     found = macro_interval({"": values_per_cluster}, confidence=confidence, resamples=resamples, seed=seed)
     return Interval(found.value, found.low, found.high, len(values_per_cluster))
+
+
+def share_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
+    """bootstrap_interval of shares in [0, 1], one per problem; problems that all fail, or all succeed, have width too.
+
+    Resampling cannot see that the next problem might differ. The exact binomial limit can: with 0 of n problems
+    solved, the share lies below 1 - ((1 - confidence) / 2)^(1 / n) (Clopper and Pearson 1934).
+
+    Raises ValueError for a value outside [0, 1], or as bootstrap_interval does.
+    """
+    found = bootstrap_interval(values, confidence=confidence)
+    if not 0.0 <= min(values) <= max(values) <= 1.0:
+        raise ValueError(f"share_interval got {min(values)} to {max(values)}; shares lie between 0 and 1.")
+    room = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / len(values))
+    if max(values) == 0.0:
+        return Interval(0.0, 0.0, room, len(values))
+    if min(values) == 1.0:
+        return Interval(1.0, 1.0 - room, 1.0, len(values))
+    return found
 
 
 def macro_interval(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,9 @@ BLOCKS, BLOCK_BYTES = 64, 1 << 16  # read of every file: a training run or a mer
 Score = dict[str, float | int | None]
 
 
-def as_score(interval: Interval, unit: bool = False) -> Score:
-    """A score as JSON; `unit` cuts the limits to [0, 1], for shares."""
-    limits = {"low": interval.low, "high": interval.high}
-    if unit:
-        limits = {name: None if limit is None else min(max(limit, 0.0), 1.0) for name, limit in limits.items()}
-    return {"value": interval.value, **limits, "n": interval.n}
+def as_score(interval: Interval) -> Score:
+    """A score as JSON."""
+    return asdict(interval)
 
 
 def record(settings: Mapping[str, Any], model: str, label: str, **parts: Any) -> dict[str, Any]:
@@ -71,7 +69,7 @@ def macro(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if len(members) > 1:
             accuracy = {one["benchmark"]: one["per_problem"]["accuracy"] for one in members}
             averages.append(
-                {"temperature": setting, "benchmarks": list(accuracy), **as_score(macro_interval(accuracy), unit=True)}
+                {"temperature": setting, "benchmarks": list(accuracy), **as_score(macro_interval(accuracy))}
             )
     return averages
 

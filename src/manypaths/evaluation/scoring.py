@@ -13,7 +13,7 @@ from typing import Any
 from .benchmarks import Problem, conflicting
 from .diversity import TOKENIZERS, corpus_score, diversity_per_prompt
 from .grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, weakly_gradable
-from .intervals import bootstrap_interval
+from .intervals import bootstrap_interval, share_interval
 from .metrics import answer_entropy, best_of_n, distinct_answers, expected_max, pass_at_k_curve
 from .results import Score, as_score, fingerprint
 from .samples import Sample
@@ -177,11 +177,11 @@ def graded_scores(grades: Grades, num_samples: int) -> dict[str, Score]:
     """avg@n, and pass@k and maj@k for k = 1, 2, 4, ... n."""
     counts = [sum(row) for row in grades.correct]
     curves = pass_at_k_curve(counts, num_samples, ks(num_samples))
-    found = {f"avg@{num_samples}": mean_score(curves[1], unit=True)}
-    found |= {f"pass@{k}": mean_score(values, unit=True) for k, values in curves.items()}
+    found = {f"avg@{num_samples}": share_score(curves[1])}
+    found |= {f"pass@{k}": share_score(values) for k, values in curves.items()}
     for k in ks(num_samples)[1:]:
         votes = [maj_at_k(classes, right, k) for classes, right in zip(grades.classes, grades.correct, strict=True)]
-        found[f"maj@{k}"] = mean_score([vote.value for vote in votes], unit=True)
+        found[f"maj@{k}"] = share_score([vote.value for vote in votes])
     return found
 
 
@@ -193,9 +193,9 @@ def best_of_scores(scores: Sequence[Sequence[float]], grades: Grades | None, num
         found[f"expected_max@{n}"] = mean_score([expected_max(row, n) for row in scores])
         if grades is not None:
             rows = list(zip(scores, grades.classes, grades.correct, strict=True))
-            found[f"best_of@{n}"] = mean_score([best_of_n(row, right, n) for row, _, right in rows], unit=True)
+            found[f"best_of@{n}"] = share_score([best_of_n(row, right, n) for row, _, right in rows])
             votes = [maj_at_k(classes, right, n, weights=softmax(row)) for row, classes, right in rows]
-            found[f"weighted_maj@{n}"] = mean_score([vote.value for vote in votes], unit=True)
+            found[f"weighted_maj@{n}"] = share_score([vote.value for vote in votes])
     return found
 
 
@@ -217,8 +217,12 @@ def doubtful(problems: Sequence[Problem]) -> dict[str, list[str]]:
     return weak
 
 
-def mean_score(values: Sequence[float], unit: bool = False) -> Score:
-    return as_score(bootstrap_interval(values), unit)
+def mean_score(values: Sequence[float]) -> Score:
+    return as_score(bootstrap_interval(values))
+
+
+def share_score(values: Sequence[float]) -> Score:
+    return as_score(share_interval(values))
 
 
 def ks(num_samples: int) -> list[int]:
