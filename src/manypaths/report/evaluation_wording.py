@@ -38,7 +38,7 @@ _SCORES = (
     Score("distinct_n", "distinct-n", 1, 3, "share of word groups that occur once; falls with the length of answers"),
     Score("embedding_diversity", "embedding diversity", 1, 3, "1 - mean cosine between answers; more = less alike"),
     Score("vendi", "Vendi", 1, 2, "effective number of different answers, from embeddings"),
-    Score("entropy", "entropy", 1, 3, "-log probability of the sampled tokens, nats per token: how hot it runs"),
+    Score("entropy", "token entropy", 1, 3, "-log probability of the sampled tokens, nats per token: how hot it runs"),
     Score("length", "length", 1, 0, "tokens per answer"),
     Score("words", "words", 1, 0, "words per answer"),
     Score("mean_reward", "mean reward", 1, 3, "mean of the reward function"),
