@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from manypaths.engine import STATISTICS
+from manypaths.evaluation.benchmarks import BENCHMARKS
 from manypaths.objectives import describe
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +69,22 @@ def statistics_table() -> str:
     return "\n".join(lines)
 
 
+def benchmarks_table() -> str:
+    lines = ["| name | hub id | configuration, split | problem, answer | samples | temperature |", "|---|---|---|---|--:|--:|"]
+    for one in BENCHMARKS.values():
+        where = ", ".join(code(part) for part in (one.config, one.split) if part)
+        how = "" if one.gold == "plain" else {"boxed": " (last box)", "hashes": " (after `####`)"}[one.gold]
+        lines.append(
+            f"| {code(one.name)} | {code(one.source)} | {where} | {code(one.problem)}, {code(one.answer)}{how} "
+            f"| {one.num_samples} | {one.temperature:g} |"
+        )
+    return "\n".join(lines)
+
+
 TABLES = {
     "README.md": {"objectives": objectives_short},
     "docs/objectives.md": {"objectives": objectives_long, "statistics": statistics_table},
+    "docs/evaluation.md": {"benchmarks": benchmarks_table},
 }
 
 

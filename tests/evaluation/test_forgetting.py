@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from conftest import CHAT_TEMPLATE, WORDS, tiny_llama
+from manypaths.cli import main
 from manypaths.evaluation import forgetting as subject
 from manypaths.evaluation.forgetting import SUITE, forgetting
 from manypaths.evaluation.intervals import student_t_quantile
@@ -441,3 +442,14 @@ def test_strata_of_equal_weight():
 def test_a_named_model_is_loaded_in_the_dtype_asked_for(models):
     model = subject.harness_model(models[0], dtype="bfloat16").model
     assert model.dtype == torch.bfloat16 and not model.training
+
+
+def test_the_verb(models, task_dir, tmp_path):
+    base, tuned = models
+    argv = ["eval", "--model", tuned, "--reference", base, "--forgetting", "quiz", "sums", "--task_dir", str(task_dir)]
+    assert main([*argv, "--num_prompts", "6", "--output_dir", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    alone = forgetting(base, tuned, tasks=["quiz", "sums"], task_dir=task_dir, limit=6, batch_size=64)
+    assert results["forgetting"]["tasks"] == alone["tasks"]
+    assert results["forgetting"]["alignment_tax"] == alone["alignment_tax"]
+    assert "quiz" in (tmp_path / "out" / "report.md").read_text()
