@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from conftest import tiny_llama
+from evaluations import write_benchmarks
 from manypaths.cli import main
 
 ROOT = Path(__file__).parent.parent
 MODEL = "Qwen/Qwen3-0.6B"
 BRIEFLY = {
     "sft": "--max_steps 2 --per_device_train_batch_size 4 --report_to none --max_length 64 --save_strategy no",
-    "eval": "--max_length 64",
+    "eval": "--max_length 64 --data_dir data --max_new_tokens 4 --num_prompts 2",
     "grpo": "--max_steps 1 --per_device_train_batch_size 4 --num_generations 4 --gradient_accumulation_steps 1 "
     "--steps_per_generation 1 --max_completion_length 4 --preflight_prompts 0 --bf16 false --use_vllm false "
     "--report_to none --save_strategy no",
@@ -51,6 +52,7 @@ def workplace(tmp_path, monkeypatch, tokenizer):
     prompts = [{"prompt": row["messages"][:1], "answer": "1"} for row in chats]
     (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats))
     (tmp_path / "math_prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    write_benchmarks(tmp_path / "data")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     (source,) = blocks("docs/adding_an_objective.md", "python")
     (tmp_path / "half_known.py").write_text(source)
@@ -67,12 +69,38 @@ def test_commands_on_your_data_run_as_written(workplace, capsys):
             (workplace / "grpo.yaml").write_text(
                 re.sub(r"^(accelerate_config|num_processes|vllm_mode):.*$", "", recipe, flags=re.M)
             )
-        if verb in ("sft", "eval", "grpo", "objectives") and "--config recipes/sed" not in " ".join(words):
+        if verb in ("sft", "eval", "grpo", "objectives", "report") and "--config recipes/sed" not in " ".join(words):
             words = [str(workplace / "tiny") if word == MODEL else word for word in words]
             assert main([*words[1:], *BRIEFLY.get(verb, "").split()]) == 0, capsys.readouterr().err
             ran.append(verb)
-    assert ran == ["sft", "eval", "grpo", "objectives"]
+    assert ran == ["sft", "eval", "grpo", "objectives", "eval", "eval", "report"]
     assert json.loads((workplace / "out-eval" / "results.json").read_text())["tokens"]
+    assert (workplace / "compared" / "report.html").is_file()
+
+
+def test_commands_of_evaluation_run_as_written(workplace, capsys):
+    (workplace / "tiny").rename(workplace / "out")
+    (workplace / "chats.jsonl").rename(workplace / "my_texts.jsonl")
+    everything = commands("docs/evaluation.md")
+    left_out = [words for words in everything if "--forgetting" in words]  # its tasks are on the hub
+    assert len(everything) == 4 and len(left_out) == 1
+    for words in everything:
+        if words[1] == "report":
+            for name in ("ce-math", "sed-math", "gem-math"):
+                (workplace / name).mkdir()
+                results = json.loads((workplace / "out-math" / "results.json").read_text())
+                (workplace / name / "results.json").write_text(json.dumps({**results, "label": name}))
+        if words not in left_out:
+            words = [str(workplace / "out") if word == MODEL else word for word in words]
+            assert main([*words[1:], *BRIEFLY.get(words[1], "").split()]) == 0, capsys.readouterr().err
+    assert json.loads((workplace / "out-ledger" / "results.json").read_text())["ledger"]["num_texts"] == 2
+    (exam,) = blocks("docs/evaluation.md", "yaml")
+    (workplace / "exam.yaml").write_text(exam)
+    (workplace / "exam.jsonl").write_text('{"question": "one plus one is?", "result": 2}\n')
+    argv = ["eval", "--model", "out", "--benchmarks", "exam.yaml", "--max_new_tokens", "4", "--output_dir", "exam"]
+    assert main(argv) == 0
+    (entry,) = json.loads((workplace / "exam" / "results.json").read_text())["evaluations"]
+    assert (entry["benchmark"], entry["metric"]) == ("exam", "avg@4")
 
 
 def test_one_changed_line(workplace):
@@ -113,10 +141,20 @@ def test_the_study_is_what_the_recorded_results_say():
     assert page.split(build_study.START)[1].split(build_study.END)[0].strip() == recorded.strip()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/objectives.md", "docs/adding_an_objective.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/objectives.md",
+        "docs/adding_an_objective.md",
+        "docs/evaluation.md",
+    ],
+)
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
-        assert target.startswith("https://arxiv.org/") or (ROOT / name).parent.joinpath(target).exists(), target
+        known = target.startswith(("https://arxiv.org/", "https://github.com/"))
+        assert known or (ROOT / name).parent.joinpath(target).exists(), target
 
 
 def test_the_two_commands_are_those_of_the_ci_script():
