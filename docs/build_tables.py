@@ -70,7 +70,10 @@ def statistics_table() -> str:
 
 
 def benchmarks_table() -> str:
-    lines = ["| name | hub id | configuration, split | problem, answer | samples | temperature |", "|---|---|---|---|--:|--:|"]
+    lines = [
+        "| name | hub id | configuration, split | problem, answer | samples | temperature |",
+        "|---|---|---|---|--:|--:|",
+    ]
     for one in BENCHMARKS.values():
         where = ", ".join(code(part) for part in (one.config, one.split) if part)
         how = "" if one.gold == "plain" else {"boxed": " (last box)", "hashes": " (after `####`)"}[one.gold]

@@ -207,3 +207,18 @@ def test_two_runs_into_one_folder(place, capsys):
         fcntl.flock(file, fcntl.LOCK_EX)
         assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 2
     assert "Another run is writing samples to out" in capsys.readouterr().err
+
+
+def test_a_folder_with_an_adapter_is_a_model(place, tokenizer):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained("model")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained("adapter")
+    tokenizer.save_pretrained("adapter")
+    words = ("--benchmarks", "gsm8k", "--data_dir", "data", "--max_new_tokens", "12", "--num_samples", "2")
+    assert evaluate("--model", "adapter", *words, "--output_dir", "out") == 0
+    assert evaluate("--model", "model", *words, "--output_dir", "plain") == 0
+    drawn = [[row["logprob"] for row in read_rows(place / name / "samples.jsonl")] for name in ("out", "plain")]
+    assert drawn[0] != drawn[1]

@@ -1,5 +1,6 @@
 """The model under evaluation: checked, loaded only when a sample is missing, and asked for just those."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -27,6 +28,14 @@ def load_model(path: str, dtype: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
 
 
+def load_config(path: str) -> Any:
+    """The model's configuration; for a folder with an adapter, that of the model under it."""
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file() and not (Path(path) / "config.json").is_file():
+        path = json.loads(read_text(adapter))["base_model_name_or_path"]
+    return AutoConfig.from_pretrained(path)
+
+
 def load_tokenizer(path: str, chat_template_path: str | None = None) -> Any:
     """The model's tokenizer, with another chat template where one is given."""
     tokenizer = AutoTokenizer.from_pretrained(path)
@@ -46,7 +55,7 @@ def draw_answers(
     Raises ValueError before anything is written: conversations without a chat template, a tokenizer larger than the
     model, a prompt that does not fit, samples of other settings in the folder.
     """
-    config = AutoConfig.from_pretrained(model)
+    config = load_config(model)
     check_tokenizer_fits(config, tokenizer)
     if tokenizer.chat_template is None and any(is_conversation(prompt) for task in tasks for prompt in task.prompts):
         raise ValueError(
@@ -58,6 +67,9 @@ def draw_answers(
     for task, ids in zip(tasks, prompt_ids, strict=True):
         names = [f"of problem {problem.id}" for problem in task.problems for _ in range(task.sampling.num_samples)]
         check_context(config, requests_for(ids, task.sampling), names)
+    longest = max(
+        max(map(len, ids)) + task.sampling.max_new_tokens for task, ids in zip(tasks, prompt_ids, strict=True)
+    )
     settings = {
         "model weights": weights_fingerprint(model),
         "dtype": dtype,
@@ -71,7 +83,9 @@ def draw_answers(
     is_new = not folder.exists()
     with SampleStore(folder, settings, by_task) as store:
         try:
-            name = draw_missing(tasks, prompt_ids, store, lambda: open_backend(model, dtype, tokenizer, options))
+            name = draw_missing(
+                tasks, prompt_ids, store, lambda: open_backend(model, dtype, tokenizer, options, longest)
+            )
         except BaseException:
             if is_new and not store.samples:
                 shutil.rmtree(folder)
@@ -79,7 +93,8 @@ def draw_answers(
     return name or (f"transformers {version('transformers')}" if options.backend == "transformers" else "vllm")
 
 
-def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArguments) -> Backend:
+def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArguments, longest: int) -> Backend:
+    """The backend that was asked for; `longest` is the most tokens that prompt and answer have together."""
     if options.backend == "transformers":
         return transformers_backend(load_model(model, dtype), tokenizer, options.batch_size)
     from .evaluation.vllm_sampling import vllm_backend
@@ -90,5 +105,6 @@ def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArgume
         server_base_url=options.vllm_server_base_url,
         tensor_parallel_size=options.vllm_tensor_parallel_size,
         gpu_memory_utilization=options.vllm_gpu_memory_utilization,
+        max_model_length=longest,
         dtype=dtype,
     )

@@ -84,18 +84,18 @@ def test_golds_are_read_as_the_benchmark_stores_them(tmp_path, gold, value, expe
 )
 def test_malformed_rows_are_named_with_file_and_line(tmp_path, row, message):
     (tmp_path / "amc23.jsonl").write_text(json.dumps(ROWS[0]) + "\n" + row + "\n")
-    with pytest.raises(ValueError, match="amc23.jsonl, ") as caught:
+    with pytest.raises(ValueError, match=r"amc23.jsonl, ") as caught:
         load_problems(BENCHMARKS["amc23"], str(tmp_path))
     assert message in str(caught.value)
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="has no aime24.jsonl; it needs one object with id, problem and answer"):
+    with pytest.raises(FileNotFoundError, match=r"has no aime24.jsonl; it needs one object with id, problem and answer"):
         load_problems(BENCHMARKS["aime24"], str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="--data_dir .*nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"--data_dir .*nowhere is no folder"):
         load_problems(BENCHMARKS["aime24"], str(tmp_path / "nowhere"))
     (tmp_path / "aime24.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="aime24.jsonl is empty"):
+    with pytest.raises(ValueError, match=r"aime24.jsonl is empty"):
         load_problems(BENCHMARKS["aime24"], str(tmp_path))
 
 
@@ -104,7 +104,7 @@ def test_a_benchmark_that_cannot_be_downloaded_says_how_to_give_it(monkeypatch):
         raise ValueError("Cannot load dataset 'openai/gsm8k'.")
 
     monkeypatch.setattr(benchmarks, "read_source", offline)
-    with pytest.raises(ValueError, match="Give gsm8k locally instead: --data_dir FOLDER with gsm8k.jsonl"):
+    with pytest.raises(ValueError, match=r"Give gsm8k locally instead: --data_dir FOLDER with gsm8k.jsonl"):
         load_problems(BENCHMARKS["gsm8k"])
 
 
@@ -162,9 +162,9 @@ def test_yaml_mistakes(tmp_path, text, message):
 
 def test_names():
     assert resolve_benchmarks(["all", "gsm8k"]) == list(BENCHMARKS.values())
-    with pytest.raises(ValueError, match="Unknown benchmark 'gsm8'. Did you mean gsm8k"):
+    with pytest.raises(ValueError, match=r"Unknown benchmark 'gsm8'. Did you mean gsm8k"):
         resolve_benchmarks(["gsm8"])
-    with pytest.raises(FileNotFoundError, match="No benchmark file at nowhere.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"No benchmark file at nowhere.yaml"):
         resolve_benchmarks(["nowhere.yaml"])
 
 

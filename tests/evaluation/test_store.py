@@ -229,7 +229,7 @@ def test_further_tasks_join_and_changed_ones_are_refused(tmp_path):
         store.add(key(0), one())
     SampleStore(tmp_path, SETTINGS, {"b": {"seed": 1}}).close()
     SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0}, "c": {}}).close()
-    with pytest.raises(ValueError, match="tasks.b.seed: 1, now 2"):
+    with pytest.raises(ValueError, match=r"tasks.b.seed: 1, now 2"):
         SampleStore(tmp_path, SETTINGS, {"b": {"seed": 2}})
-    with pytest.raises(ValueError, match="tasks.a.seed: 0, now absent"):
+    with pytest.raises(ValueError, match=r"tasks.a.seed: 0, now absent"):
         SampleStore(tmp_path, SETTINGS, {"a": {}})
