@@ -88,9 +88,9 @@ def test_broken_latex_is_survived(one, other):
 
 
 def test_values_that_exact_rules_leave_open_are_undecided_and_nothing_else():
-    assert compare("x+1", "1+x").same is None
-    assert compare(r"\sqrt{8}", r"2\sqrt{2}").same is None
-    assert compare("(1, x+1)", "(2, 1+x)").reason == "different number"  # settled by the first element
+    assert compare(r"\sin x+1", r"1+\sin x").same is None
+    assert compare("x=2y", "2x=4y").same is None
+    assert compare(r"(1, \sin x)", r"(2, \cos x)").reason == "different number"  # settled by the first element
     for gold, answer in [
         ("7", "8"),
         ("7", "1, 2"),
@@ -109,8 +109,8 @@ def test_decide_is_asked_about_the_open_parts_only():
         asked.append((gold, answer))
         return compare("1", "1")
 
-    assert compare(r"3, \sqrt{8}", r"2\sqrt{2}, 3", decide).same
-    assert asked == [(r"\sqrt{8}", r"2\sqrt{2}")]
+    assert compare(r"3, \sqrt{8}, \ln 8", r"2\sqrt{2}, 3\ln 2, 3", decide).same
+    assert asked == [(r"\ln 8", r"3\ln 2")]
 
 
 @pytest.mark.parametrize(

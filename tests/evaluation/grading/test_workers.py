@@ -7,26 +7,19 @@ import time
 
 import pytest
 
+from hostile_answers import HOSTILE
 from manypaths.evaluation import grading
 from manypaths.evaluation.grading import grade, grade_many, same_answers, workers
-
-HOSTILE = [
-    "9^{9^{9^{9}}}", "9^{9^{9^{9^{9}}}}", "2^{3^{4^{5^{6}}}}", "99999999!", "(10^{10})!", "((1000!)!)!",
-    r"\binom{10^{12}}{10^{6}}", r"\binom{99999999}{44444444}", r"\prod_{k=1}^{10^{9}} k", r"\sum_{k=1}^{10^{9}} k!",
-    r"\sum_{n=1}^{10^{10}} \frac{1}{n^{n}}", r"\int_0^{1} x^{x^{x^{x}}} dx", r"\int e^{x^2} \sin(x^3) \ln(x) dx",
-    r"\lim_{n \to \infty} \frac{n!^{n!}}{n^{n^n}}", r"(a+b+c+d+e+f)^{999999}", r"\sqrt{" * 200 + "2" + "}" * 200,
-    r"\frac{1}{" * 300 + "x" + "}" * 300, "9" * 200_000, r"\boxed{" * 5000 + "1", "(" * 900 + "1" + ")" * 900,
-]  # fmt: skip
 
 
 def test_hostile_answers_return_within_the_deadline_and_the_pool_is_alive_afterwards():
     assert len(HOSTILE) == 20
-    grade(r"\boxed{b+a}", "a+b")  # starts a worker
+    grade(r"\boxed{b+\sin a}", r"\sin a+b")  # starts a worker
     verdicts = grade_many([rf"\boxed{{{answer}}}" for answer in HOSTILE], ["\\sqrt{2}"] * 20, deadline=0.3)
     assert not any(verdict.correct for verdict in verdicts)
     assert {verdict.status for verdict in verdicts} <= {"wrong", "unparsed", "timeout"}
     assert sum(verdict.status == "timeout" for verdict in verdicts) >= 3
-    assert grade(r"\boxed{y+x}", "x+y").reason == "symbolically equal"
+    assert grade(r"\boxed{y+\sin x}", r"\sin x+y").reason == "symbolically equal"
 
 
 def test_a_time_out_is_no_cached_verdict():
@@ -39,7 +32,9 @@ def test_every_thread_may_grade():
     verdicts = {}
 
     def work(number):
-        verdicts[number] = grade_many([rf"\boxed{{z+{number}}}"] * 3, [f"{number}+z", f"{number + 1}+z", "7"])
+        verdicts[number] = grade_many(
+            [rf"\boxed{{\sin z+{number}}}"] * 3, [rf"{number}+\sin z", rf"{number + 1}+\sin z", "7"]
+        )
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(6)]
     for thread in threads:
@@ -52,15 +47,15 @@ def test_every_thread_may_grade():
 
 
 def test_a_worker_killed_between_requests_is_replaced():
-    grade(r"\boxed{q+p}", "p+q")
+    grade(r"\boxed{q+\sin p}", r"\sin p+q")
     for worker in workers.pool.idle:
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-    assert grade(r"\boxed{q+2p}", "2p+q").correct
+    assert grade(r"\boxed{q+2\sin p}", r"2\sin p+q").correct
 
 
 def test_a_request_whose_worker_is_killed_is_asked_once_more():
-    grade(r"\boxed{s+r}", "r+s")
+    grade(r"\boxed{s+\sin r}", r"\sin r+s")
     victims = [worker.process for worker in workers.pool.idle]
 
     def kill_soon():
@@ -71,7 +66,9 @@ def test_a_request_whose_worker_is_killed_is_asked_once_more():
     killer = threading.Thread(target=kill_soon)
     killer.start()
     start = time.monotonic()
-    verdicts = grade_many([r"\boxed{9^{9^{9^{7}}}}", r"\boxed{s+3r}"], ["\\sqrt{3}", "3r+s"], workers=1, deadline=1.5)
+    verdicts = grade_many(
+        [r"\boxed{9^{9^{9^{7}}}}", r"\boxed{s+3\sin r}"], ["\\sqrt{3}", r"3\sin r+s"], workers=1, deadline=1.5
+    )
     killer.join()
     assert all(victim.poll() is not None for victim in victims)
     assert verdicts[0].reason == "time-out" and time.monotonic() - start > 1.6  # the second attempt had its full time
@@ -86,7 +83,7 @@ def test_workers_that_die_cost_no_batch(monkeypatch, last_words, reason):
     mortal = f"import json, sys; print(json.dumps('ready'), flush=True); sys.stdin.readline(); {last_words}"
     monkeypatch.setattr(workers, "CODE", mortal)
     monkeypatch.setattr(workers, "pool", workers.Pool())
-    verdicts = grade_many([r"\boxed{g+f}", r"\boxed{7}", r"\boxed{g+3f}"], ["f+g", "7", "f+3g"])
+    verdicts = grade_many([r"\boxed{g+\sin f}", r"\boxed{7}", r"\boxed{g+3\sin f}"], [r"\sin f+g", "7", r"\sin f+3g"])
     assert [verdict.reason for verdict in verdicts] == [reason, "same text", reason]
     assert {verdict.status for verdict in verdicts} == {"timeout", "correct"}
     assert not workers.pool.idle
@@ -97,7 +94,7 @@ def test_no_signal_handler_or_alarm_of_the_caller_is_touched():
     before = signal.signal(signal.SIGALRM, lambda *_: rang.append(1))
     try:
         signal.setitimer(signal.ITIMER_REAL, 60)
-        assert grade(r"\boxed{v+u}", "u+v").correct
+        assert grade(r"\boxed{v+\sin u}", r"\sin u+v").correct
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
         assert signal.getsignal(signal.SIGALRM).__name__ == "<lambda>" and not rang
     finally:
@@ -117,17 +114,17 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
     monkeypatch.setattr(workers, "STARTS", 1)
     monkeypatch.setattr(workers, "pool", workers.Pool())
     with pytest.raises(RuntimeError, match="The grading worker does not start: no algebra here"):
-        grade(r"\boxed{k+j}", "j+k")
+        grade(r"\boxed{k+\sin j}", r"\sin j+k")
 
 
 def test_a_forked_child_uses_workers_of_its_own():
-    grade(r"\boxed{m+l}", "l+m")
+    grade(r"\boxed{m+\sin l}", r"\sin l+m")
     parent = workers.pool
     child = os.fork()
     if child == 0:
         os._exit(0 if workers.pool is not parent and not workers.pool.idle else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert grade(r"\boxed{2m+l}", "l+2m").correct
+    assert grade(r"\boxed{2m+\sin l}", r"\sin l+2m").correct
 
 
 def test_workers_see_neither_torch_nor_the_caller_s_main_module(tmp_path):
@@ -137,7 +134,7 @@ def test_workers_see_neither_torch_nor_the_caller_s_main_module(tmp_path):
         "from manypaths.evaluation.grading import grade\n"
         "import sys\n"
         "assert 'torch' not in sys.modules and 'sympy' not in sys.modules\n"
-        "assert grade(r'\\boxed{b+a}', 'a+b').correct\n"
+        "assert grade(r'\\boxed{b+\\sin a}', r'\\sin a+b').correct\n"
         "assert 'sympy' not in sys.modules\n"
         "print('once')\n"
     )

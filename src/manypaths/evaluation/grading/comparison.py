@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .formulas import same_formula
 from .normal_form import join_thousands, squeeze, tidy
 from .quantities import quantity, units_differ
-from .structure import Node, parse
+from .structure import MOST_NESTED, Node, nesting, parse
 
 LETTER_GOLD = re.compile(r"\(?\s*([A-K])\s*\)?")
 LETTER_ANSWER = re.compile(
@@ -48,6 +49,8 @@ def compare(gold: str, answer: str, decide: Decide = lambda gold, answer: UNDECI
     if is_prose(gold) or is_prose(answer):
         same = plain_words(gold) == plain_words(answer)
         return SAME_TEXT if same else Comparison(False, "different text")
+    if max(nesting(gold), nesting(answer)) > MOST_NESTED:
+        return Comparison(False, "not understood")
     return same_node(parse(join_thousands(gold)), parse(join_thousands(answer)), decide)
 
 
@@ -81,7 +84,8 @@ def plain_words(text: str) -> str:
 def same_node(gold: Node, answer: Node, decide: Decide) -> Comparison:
     """Compare two structures."""
     if gold.name and answer.name and gold.name != answer.name:
-        return decide(gold.whole, answer.whole) if "leaf" == gold.kind == answer.kind else different("name")
+        solved = gold.name in answer.text or answer.name in gold.text  # x = 2y against y = x/2
+        return decide(gold.whole, answer.whole) if solved and gold.kind == answer.kind == "leaf" else different("name")
     if gold.kind == answer.kind == "leaf":
         return same_leaf(gold, answer, decide)
     if gold.kind == "list" and len({part.name for part in gold.parts} - {""}) > 1 and not any_name(answer):
@@ -176,7 +180,10 @@ def same_leaf(gold: Node, answer: Node, decide: Decide) -> Comparison:
         return same_number(one.number, one.unit, other.number, other.unit)
     if squeeze(one.core) == squeeze(other.core):
         return SAME_TEXT
-    return decide(one.core, other.core)
+    same = same_formula(one.core, other.core)
+    if same is None:
+        return decide(one.core, other.core)
+    return Comparison(True, "equal formulas") if same else Comparison(False, "not equal")
 
 
 def same_number(gold, gold_unit: str, answer, answer_unit: str) -> Comparison:
