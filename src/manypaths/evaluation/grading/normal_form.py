@@ -42,7 +42,7 @@ REWRITES = tuple(
         (r"(?<!\\)\\[,;:!> ]|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:text|textrm|textnormal|textit|textbf|textsf|mbox|hbox|mathrm|operatorname|rm)\s*\{", r"\\text{"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|vec)\s*(?:\{([^{}]*)\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
+        (r"\\(?:mathbf|boldsymbol|bm|mathit|vec|overrightarrow)\s*(?:\{([^{}]*)\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
         (r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\(?:neq|ne)(?![A-Za-z])|!=", r"\\ne "),
@@ -53,7 +53,7 @@ REWRITES = tuple(
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\bigcup(?![A-Za-z_])", r"\\cup "),
-        (r"\\(?:varnothing)(?![A-Za-z])", r"\\emptyset "),
+        (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\(?:degree|degrees)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
         (r"\\imath(?![A-Za-z])", "i"),
         (r"(?<![\\A-Za-z{])(sqrt|pi|sin|cos|tan|ln|log|infty|theta)(?![A-Za-z])", r"\\\1 "),
@@ -63,7 +63,7 @@ REWRITES = tuple(
         (r"\s+", " "),
     )
 )
-THOUSANDS = re.compile(r"(?<![\w.,}])\d{1,3}(?:,\d{3})+(?![\d,])")
+THOUSANDS = re.compile(r"(?<![\w.,}])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")
 OPENING, CLOSING = re.compile(r"[(\[]|\\\{"), re.compile(r"[)\]]|\\\}")
 ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2}
