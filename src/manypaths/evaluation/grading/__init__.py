@@ -32,7 +32,7 @@ __all__ = [
 
 GRADER_VERSION = "1"  # raised whenever a verdict can change
 DEADLINE = 5.0
-MOST_CACHED = 200_000
+MOST_CACHED = 100_000
 UNPARSED = frozenset(("no box", "no answer", "empty answer", "not understood"))
 STOPPED = frozenset(("time-out", "out of memory", "worker died"))
 

@@ -1,6 +1,7 @@
 """Whether two answers are the same: by structure and exact values, and by computer algebra only where these end."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -34,7 +35,11 @@ UNDECIDED = Comparison(None, "undecided")
 Decide = Callable[[str, str], Comparison]
 
 
-def compare(gold: str, answer: str, decide: Decide = lambda gold, answer: UNDECIDED) -> Comparison:
+def undecided(gold: str, answer: str) -> Comparison:
+    return UNDECIDED
+
+
+def compare(gold: str, answer: str, decide: Decide = undecided) -> Comparison:
     """Compare an answer with a gold; `decide` is asked about pairs of values that exact rules leave open.
 
     Without `decide` such a pair makes the result undecided (same is None).
@@ -139,33 +144,40 @@ def all_of(comparisons) -> Comparison:
 
 
 def in_any_order(golds: tuple[Node, ...], answers: tuple[Node, ...], decide: Decide) -> Comparison:
-    """Match the elements one to one: what is exactly equal first, the rest by `decide`."""
+    """Match the elements one to one: by their keys, then by exact rules, and the rest by `decide`."""
     if len(golds) != len(answers):
         return different("length")
-    left, matches = list(answers), []
-    open_golds = []
-    for gold in golds:
-        place = next((i for i, answer in enumerate(left) if same_node(gold, answer, exactly).same), None)
-        if place is None:
-            open_golds.append(gold)
-        else:
-            del left[place]
-    if len(open_golds) > MOST_CANDIDATES:
+    golds, left = unmatched(golds, answers), unmatched(answers, golds)
+    if len(golds) > MOST_CANDIDATES:
         return different("parts")
-    for gold in open_golds:
-        found = [same_node(gold, answer, decide) for answer in left]
-        place = next((i for i, comparison in enumerate(found) if comparison.same), None)
-        if place is None:
-            if any(comparison.same is None for comparison in found):
-                return UNDECIDED
-            return found[0] if len(found) == 1 else different("parts")
-        matches.append(found[place])
-        del left[place]
-    return all_of(matches)
+    matches = [Comparison(True, "equal parts")]
+    for judge in (undecided, decide):
+        still_open = []
+        for gold in golds:
+            found = [same_node(gold, answer, judge) for answer in left]
+            place = next((i for i, comparison in enumerate(found) if comparison.same), None)
+            if place is not None:
+                matches.append(found[place])
+                del left[place]
+            elif not any(comparison.same is None for comparison in found):
+                return found[0] if len(found) == 1 else different("parts")
+            else:
+                still_open.append(gold)
+        golds = still_open
+    return UNDECIDED if golds else all_of(matches)
 
 
-def exactly(gold: str, answer: str) -> Comparison:
-    return UNDECIDED
+def unmatched(nodes: tuple[Node, ...], others: tuple[Node, ...]) -> list[Node]:
+    """The nodes that have no partner of the same name and key among the others."""
+    partners = Counter((other.name, node_key(other)) for other in others)
+    partners.subtract((node.name, node_key(node)) for node in nodes)
+    left = []
+    for node in nodes:
+        key = (node.name, node_key(node))
+        if partners[key] < 0:
+            partners[key] += 1
+            left.append(node)
+    return left
 
 
 def same_leaf(gold: Node, answer: Node, decide: Decide) -> Comparison:

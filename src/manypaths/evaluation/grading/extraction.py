@@ -3,9 +3,12 @@ r"""Finding the final answer in a text: the last \boxed{...}, or in lenient mode
 import re
 from typing import Literal, NamedTuple
 
+from .comparison import answer_key
+
 Mode = Literal["lenient", "strict"]
 MODES = ("lenient", "strict")
 LONGEST_ANSWER = 2000  # characters; nothing longer is a final answer
+MOST_BOXES = 100  # of one list
 LONGEST_ENDING = 20 * LONGEST_ANSWER  # where phrases are looked for: an answer is announced at the end
 
 # what the scan for boxes stops at: a box's opening, an escaped character, or a brace
@@ -31,8 +34,9 @@ def extract(text: str, mode: Mode = "lenient") -> str | None:
     r"""The final answer of a text, or None; cut at 2000 characters.
 
     The last closed \boxed{...} or \fbox{...} wins (of nested boxes, the inner one). Boxes with nothing but a
-    comma, "and" or "or" between them are one list, joined by commas. Without a box, lenient mode takes, in this
-    order, "final answer is X. I hope", "#### X", and "answer is X" or "answer: X"; strict mode takes nothing.
+    comma, "and" or "or" between them are one list, joined by commas; the same value again is left out. Without
+    a box, lenient mode takes, in this order, "final answer is X. I hope", "#### X", and "answer is X" or
+    "answer: X"; strict mode takes nothing.
     Time is linear in the text. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
@@ -51,7 +55,10 @@ def boxed_answer(text: str) -> str | None:
     first = len(boxes) - 1
     while first and BETWEEN_BOXES.fullmatch(text, boxes[first - 1].end, boxes[first].start):
         first -= 1
-    return ", ".join(text[box.inside : box.end - 1].strip() for box in boxes[first:])
+    contents = [text[box.inside : box.end - 1].strip() for box in boxes[first:]]
+    if 1 < len(contents) <= MOST_BOXES:  # the same value in two forms is one answer
+        contents = {answer_key(content[:LONGEST_ANSWER]): content for content in contents}.values()
+    return ", ".join(contents)
 
 
 def closed_boxes(text: str) -> list[Box]:

@@ -58,7 +58,6 @@ REWRITES = tuple(
         (r"\\imath(?![A-Za-z])", "i"),
         (r"(?<![\\A-Za-z{])(sqrt|pi|sin|cos|tan|ln|log|infty|theta)(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z{])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
-        (r"\+\s*\\infty", r"\\infty"),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\s+", " "),
     )

@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from .normal_form import squeeze, trimmed
+from .normal_form import squeeze
 
 DIGITS = r"\d+(?:\.\d*)?|\.\d+"
 PLAIN = re.compile(rf"({DIGITS})")
@@ -80,7 +80,7 @@ def quantity(text: str) -> Quantity:
         found = next((match for tail in TAILS if (match := tail.search(core))), None)
         if found is None:
             break
-        rest = trimmed(core[: found.start()])
+        rest = core[: found.start()]
         joined = JOINS.search(rest)
         rest = rest[: joined.start()].rstrip()
         if not rest or OPERATOR_AT_END.search(rest) or not re.search(r"\d|\\pi", rest):

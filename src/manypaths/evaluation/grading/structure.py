@@ -79,7 +79,7 @@ def single(text: str) -> Node:
     if brackets == "\\{\\}":
         builder = SET_BUILDER.fullmatch(inner)
         return leaf(trimmed(builder[1])) if builder else parse(inner)
-    if brackets in ("()", "{}") and len(split(inner, ",")) == 1:
+    if brackets in ("()", "[]", "{}") and len(split(inner, ",")) == 1:
         return parse(inner)
     if brackets and len(split(inner, ",")) > 1:
         return Node(brackets, text, tuple(single(part.strip()) for part in split(inner, ",", ";")))
