@@ -156,6 +156,7 @@ def markdown(found):
     parts.append(table(("id", "gold", "reason"), [(x["id"], code(x["gold"]), x["reason"]) for x in found["itself"]]))
     weak = [(name, found["rows"][name], sum(kinds.values()), kinds or "") for name, kinds in found["weak"].items()]
     parts += ["## Weakly gradable golds\n", table(("file", "rows", "weak", "reasons"), weak)]
+    parts.append("Variants below are made mechanically: the rates hold for them, not for what models answer.\n")
     for title, key, verb in (("Wrong answers", "wrong", "accepted"), ("Equivalent answers", "equivalent", "refused")):
         counts, wrongly = found[key]
         total, bad = sum(c[0] for c in counts.values()), sum(c[1] for c in counts.values())
