@@ -1,15 +1,18 @@
 import math
 import random
+from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 
 from manypaths.evaluation.intervals import (
+    Interval,
     bootstrap_interval,
     macro_interval,
     macro_paired_test,
     mean_interval,
+    mean_of_intervals,
     paired_interval,
     paired_test,
     share_interval,
@@ -248,3 +251,34 @@ def test_shares_that_are_all_alike_at_an_end_still_have_width():
     assert share_interval(mixed) == bootstrap_interval(mixed)
     with pytest.raises(ValueError, match="shares lie between 0 and 1"):
         share_interval([0.0, 1.5])
+
+
+def test_the_mean_of_scores_recovers_each_one_s_own_width():
+    parts = [Interval(0.5, 0.2, 0.6, 10), Interval(0.7, 0.3, 0.9, 10)]
+    found = mean_of_intervals(parts)
+    assert (found.value, found.n) == (pytest.approx(0.6), 2)
+    assert found.low == pytest.approx(0.6 - math.hypot(0.3, 0.4) / 2)
+    assert found.high == pytest.approx(0.6 + math.hypot(0.1, 0.2) / 2)
+    assert mean_of_intervals([*parts, None]) is None and mean_of_intervals([]) is None
+    assert mean_of_intervals([*parts, Interval(1, None, None, 1)]).low is None
+    assert mean_of_intervals(iter(parts[:1])) == Interval(0.5, 0.2, pytest.approx(0.6), 1)
+
+
+def test_an_average_over_benchmarks_nobody_solves_has_width():
+    found = mean_of_intervals([share_interval([0.0] * 30)] * 2)
+    assert (found.value, found.low) == (0.0, 0.0) and found.high == pytest.approx(0.1157 / math.sqrt(2), abs=1e-4)
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.03, 0.96, 1.0), (0.5, 0.93, 0.98)])
+def test_coverage_of_an_average_over_two_small_benchmarks(share, least, most):
+    draw = np.random.default_rng(9)
+    hits = 0
+    for _ in range(400):
+        sets = draw.binomial(1, share, size=(2, 30))
+        hits += not mean_of_intervals([_interval_of_count(int(values.sum()), 30) for values in sets]).excludes(share)
+    assert least < hits / 400 <= most
+
+
+@cache
+def _interval_of_count(right, problems):
+    return share_interval([1.0] * right + [0.0] * (problems - right))

@@ -62,12 +62,17 @@ def test_the_same_model_is_exactly_even():
     for name, value in (("difference", 0.0), ("perplexity_ratio", 1.0), ("kl_to_base", 0.0)):
         assert [scores[name][part] for part in ("value", "low", "high")] == [value] * 3
     assert scores["worse"]["value"] == scores["worse"]["low"] == 0.0
-    assert scores["worse"]["high"] == pytest.approx(0.3903, abs=1e-4)  # z^2 / (n + z^2) for n = 6
+    assert scores["worse"]["high"] == pytest.approx(1 - 0.025 ** (1 / 6))  # the exact limit for 0 of 6
 
 
 def test_a_single_text_has_no_interval():
     tuned, base = rows((4,))
-    for score in ledger(tuned, base)["scores"].values():
+    scores = ledger(tuned, base)["scores"]
+    worse = scores.pop("worse")
+    assert (
+        worse["high"] - worse["low"] == pytest.approx(0.975) and worse["n"] == 1
+    )  # one yes or no says next to nothing
+    for score in scores.values():
         assert (score["low"], score["high"], score["n"]) == (None, None, 1)
 
 

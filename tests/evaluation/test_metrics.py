@@ -8,12 +8,9 @@ from hypothesis import strategies as st
 
 from manypaths.evaluation.metrics import (
     answer_entropy,
-    avg_at_k,
     best_of_n,
-    best_of_n_curve,
     distinct_answers,
     expected_max,
-    expected_max_curve,
     pass_at_k,
     pass_at_k_curve,
     samples_to_match,
@@ -89,11 +86,6 @@ def test_samples_to_match_is_none_when_out_of_reach():
     assert samples_to_match([0, 0, 4], [4, 4, 4], 8) is None
 
 
-def test_avg_at_k_is_the_mean_of_the_first_k():
-    assert avg_at_k([1, 0, 1, 0], 3) == pytest.approx(2 / 3)
-    assert avg_at_k([1, 0, 0, 1], 4) == pytest.approx(pass_at_k(4, 2, 1))
-
-
 def winners_of_subsets(scores, grades, n):
     credits = []
     for subset in combinations(range(len(scores)), n):
@@ -143,15 +135,6 @@ def test_best_of_n_at_its_ends():
     assert best_of_n([0.1, 0.2, 0.3], [1.0, 1.0, 1.0], 2) == 1.0
 
 
-def test_curves_hold_a_value_per_problem():
-    scores, grades = [[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]], [[0, 0, 1], [0, 1, 1]]
-    assert best_of_n_curve(scores, grades, [1, 3]) == {
-        n: [best_of_n(*row, n) for row in zip(scores, grades, strict=True)] for n in (1, 3)
-    }
-    assert expected_max_curve(scores, [2]) == {2: [expected_max(row, 2) for row in scores]}
-    assert expected_max(scores[0], 2) == pytest.approx((2 + 3 + 3) / 3)
-
-
 def test_answers_are_counted_and_missing_ones_are_none():
     assert distinct_answers([0, 1, None, 0, 2]) == 3
     assert distinct_answers([None, None]) == 0
@@ -167,18 +150,14 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: avg_at_k([1, 0], 3), "k is 3.*draw more samples"),
-        (lambda: avg_at_k([1, 0], 0), "k is 0"),
-        (lambda: avg_at_k([1, NAN], 1), "Value 2 of the grades is nan"),
-        (lambda: avg_at_k([], 1), "at least one"),
         (lambda: best_of_n([1.0, NAN], [0, 1], 1), "Value 2 of the scores is nan"),
         (lambda: best_of_n([1.0, -INF], [0, 1], 1), "Value 2 of the scores is -inf"),
         (lambda: best_of_n([1.0, 2.0], [0, INF], 1), "Value 2 of the grades is inf"),
         (lambda: best_of_n([1.0, 2.0], [0], 1), "2 scores but 1 grades"),
-        (lambda: best_of_n([1.0, 2.0], [0, 1], 3), "k is 3"),
+        (lambda: best_of_n([1.0, 2.0], [0, 1], 3), "k is 3.*draw more samples"),
+        (lambda: best_of_n([1.0, 2.0], [0, 1], 0), "k is 0"),
         (lambda: best_of_n([], [], 1), "at least one"),
         (lambda: expected_max([NAN], 1), "Value 1 of the scores is nan"),
-        (lambda: best_of_n_curve([[1.0]], [], [1]), "scores of 1 problems but grades of 0"),
     ],
 )
 def test_nonsense_is_refused(call, message):

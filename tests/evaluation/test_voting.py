@@ -13,7 +13,6 @@ from manypaths.evaluation.voting import (
     answer_classes_of_all,
     counts_all_subsets,
     maj_at_k,
-    maj_at_k_curve,
 )
 
 
@@ -137,6 +136,26 @@ def test_weights_decide_and_ties_survive_rounding():
     assert maj_at_k([0, None], [1, 0], 2, weights=[-1.0, 5.0]).value == 1.0
 
 
+def test_a_heavy_sample_elsewhere_makes_no_tie():
+    """Six pairs of four answers; the second wins the two pairs without the first, however far apart the scores are."""
+    scores = [100.0, 60.0, 20.0, 10.0]
+    assert maj_at_k([0, 1, 2, 3], [0, 1, 0, 0], 2, log_weights=scores).value == pytest.approx(1 / 3)
+    assert maj_at_k([0, 1, 2, 3], [0, 1, 0, 0], 2, weights=[1e30, 3.0, 2.0, 1.0]).value == pytest.approx(1 / 3)
+    assert maj_at_k([0, 1, 2], [0, 1, 0], 3, weights=[-1e30, 2.0, 1.0]).value == 1.0
+    assert maj_at_k([0, 1, 2], [0, 1, 0], 2, log_weights=[1e5, -1e5, -2e5]).value == pytest.approx(1 / 3)
+    assert maj_at_k([None, 1, 2], [0, 1, 0], 3, log_weights=[5000.0, 2.0, 1.0]).value == 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(SAMPLES, st.floats(-900, 900))
+def test_log_weights_vote_like_their_exponentials_whatever_is_added(samples, shift):
+    classes, grades, logs = map(list, zip(*samples, strict=True))
+    weights = [2.0**own for own in logs]
+    for k in range(1, len(classes) + 1):
+        found = maj_at_k(classes, grades, k, log_weights=[own * math.log(2.0) + shift for own in logs])
+        assert found == Vote(pytest.approx(brute_maj_at_k(classes, grades, k, weights, "fair"), abs=1e-12), True)
+
+
 def test_samples_without_an_answer_never_win_yet_count():
     assert maj_at_k([None, None, None, 0], [0, 0, 0, 1], 4).value == 1.0
     assert maj_at_k([None, None, None, 0], [0, 0, 0, 1], 1).value == 0.25
@@ -163,14 +182,6 @@ def test_the_switch_from_all_subsets_to_random_ones():
     assert maj_at_k([0] * 64, [1] * 64, 32) == Vote(1.0, False)
 
 
-def test_curve_holds_a_value_per_problem():
-    classes, grades, weights = [[0, 1, 1], [0, None]], [[1, 0, 0], [1, 0]], [[5.0, 1.0, 1.0], [1.0, 1.0]]
-    assert maj_at_k_curve(classes, grades, [1, 2]) == {
-        k: [maj_at_k(*row, k).value for row in zip(classes, grades, strict=True)] for k in (1, 2)
-    }
-    assert maj_at_k_curve(classes, grades, [2], weights=weights) == {2: [pytest.approx(2 / 3), 1.0]}
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -183,7 +194,9 @@ def test_curve_holds_a_value_per_problem():
         (lambda: maj_at_k([0, 1], [1, 0], 1, ties="random"), "ties is 'random'"),
         (lambda: maj_at_k([0, 1], [1, 0], 1, subsets=0), "subsets is 0"),
         (lambda: maj_at_k([], [], 1), "at least one"),
-        (lambda: maj_at_k_curve([[0]], [], [1]), "classes of 1 problems, grades of 0"),
+        (lambda: maj_at_k([0, 1], [1, 0], 1, log_weights=[1.0]), "2 grades and 1 weights"),
+        (lambda: maj_at_k([0, 1], [1, 0], 1, log_weights=[0.0, -float("inf")]), "Value 2 of the weights is -inf"),
+        (lambda: maj_at_k([0], [1], 1, weights=[1.0], log_weights=[0.0]), "pass one of them"),
     ],
 )
 def test_nonsense_is_refused(call, message):

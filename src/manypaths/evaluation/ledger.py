@@ -4,18 +4,17 @@ Knows neither trainer nor engine: token statistics come in. The unit that varies
 the same tokens of it, so what they differ by is paired.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import NormalDist
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .tokens import LARGEST_EXPONENT, token_mean
+from .intervals import share_interval
+from .tokens import Score, exponential, token_mean
 
 Rows = Iterable[Mapping[str, Tensor]]
-Score = dict[str, float | int | None]
 
 
 def ledger(tuned_rows: Rows, base_rows: Rows) -> dict[str, Any]:
@@ -27,8 +26,8 @@ def ledger(tuned_rows: Rows, base_rows: Rows) -> dict[str, Any]:
     Returns {"scores": {name: {"value", "low", "high", "n": texts}}, "num_texts", "num_tokens"} with
     base_perplexity and tuned_perplexity; difference (nats per token by which the tuned model is worse) and
     perplexity_ratio = exp(difference), both paired; kl_to_base (nats per token); worse (share of texts whose
-    mean logprob fell). Means are per token, with the 95 % interval of a ratio of means over texts; the share's is
-    Wilson's. A single text has no interval.
+    mean logprob fell). Means are per token, with the 95 % interval of a ratio of means over texts, which a single
+    text does not have; the share's is `share_interval`.
 
     Raises ValueError for no texts, texts that differ in number or in tokens, missing statistics, or values that
     are not finite.
@@ -51,7 +50,7 @@ def ledger(tuned_rows: Rows, base_rows: Rows) -> dict[str, Any]:
         "difference": difference,
         "perplexity_ratio": exponential(difference),
         "kl_to_base": per_token(kl),
-        "worse": share(sum(change > 0.0 for change in worse), len(worse)),
+        "worse": asdict(share_interval([float(change > 0.0) for change in worse])),
     }
     return {"scores": scores, "num_texts": len(counts), "num_tokens": sum(counts)}
 
@@ -76,19 +75,3 @@ def check_rows(tuned_rows: Sequence[Mapping[str, Tensor]], base_rows: Sequence[M
                 f"Text {number} has {sizes[0]} tokens for the tuned model, {sizes[1]} for the base and {sizes[2]} KL "
                 "values; both models must score the same tokens of each text, at least one."
             )
-
-
-def exponential(score: Score) -> Score:
-    limits = ("value", "low", "high")
-    return {k: math.exp(min(v, LARGEST_EXPONENT)) if k in limits and v is not None else v for k, v in score.items()}
-
-
-def share(count: int, total: int) -> Score:
-    """count / total with Wilson's interval, which keeps its width at 0 and 1; none for a single text."""
-    value = count / total
-    if total == 1:
-        return {"value": value, "low": None, "high": None, "n": total}
-    z = NormalDist().inv_cdf(0.975)
-    middle = (value + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(value * (1 - value) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return {"value": value, "low": max(middle - half, 0.0), "high": min(middle + half, 1.0), "n": total}

@@ -1,8 +1,8 @@
-"""Numbers from repeated samples: avg@k, pass@k, best-of-N, the answers they hold, and best-of-N efficiency.
+"""Numbers from repeated samples: pass@k, best-of-N, the answers they hold, and best-of-N efficiency.
 
 Shapes: P problems, n samples of one problem, c of them right. Grades are fractions in [0, 1]. A function takes
-the samples of ONE problem; its curve takes all problems and returns {k: [P values]}, whose means are the scores.
-k above n is always an error: the number of samples is never clipped.
+the samples of ONE problem; pass_at_k_curve takes all problems and returns {k: [P values]}, whose means are the
+scores. k above n is always an error: the number of samples is never clipped.
 """
 
 import math
@@ -45,16 +45,6 @@ def pass_at_k_curve(num_correct: Sequence[int], num_samples: int, ks: Iterable[i
     return curve
 
 
-def avg_at_k(grades: Sequence[float], k: int) -> float:
-    """Mean grade of the first k samples of a problem: avg@k.
-
-    Raises ValueError for k outside 1..n or a grade that is not finite.
-    """
-    checked = finite_values(grades, "the grades")
-    check_k(k, len(checked))
-    return math.fsum(checked[:k]) / k
-
-
 def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float:
     """Grade of the best-scored of n samples: the exact mean over all subsets of that size.
 
@@ -66,27 +56,12 @@ def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float
     return _expected(_grades_by_rank(scores, grades), n)
 
 
-def best_of_n_curve(
-    scores: Sequence[Sequence[float]], grades: Sequence[Sequence[float]], ns: Iterable[int]
-) -> dict[int, list[float]]:
-    """best_of_n of every problem for every n: {n: [P values]}. Raises ValueError as best_of_n does."""
-    if len(scores) != len(grades):
-        raise ValueError(f"There are scores of {len(scores)} problems but grades of {len(grades)}.")
-    ranked = [_grades_by_rank(*pair) for pair in zip(scores, grades, strict=True)]
-    return {n: [_expected(row, n) for row in ranked] for n in ns}
-
-
 def expected_max(scores: Sequence[float], n: int) -> float:
     """Mean over all subsets of n samples of their highest score, such as a reward, in the units of the score.
 
     Raises ValueError as best_of_n does.
     """
     return best_of_n(scores, scores, n)
-
-
-def expected_max_curve(scores: Sequence[Sequence[float]], ns: Iterable[int]) -> dict[int, list[float]]:
-    """expected_max of every problem for every n: {n: [P values]}. Raises ValueError as best_of_n does."""
-    return best_of_n_curve(scores, scores, ns)
 
 
 def distinct_answers(classes: Sequence[Hashable | None]) -> int:

@@ -43,10 +43,7 @@ def token_evidence(rows: Iterable[dict[str, Tensor]]) -> dict[str, Any]:
         return token_mean([sign * float(row[name].double().sum()) for row in rows], counts)
 
     scores = {"ce": per_token("logprob", -1.0)}
-    scores["perplexity"] = {
-        key: value if key == "n" or value is None else math.exp(min(value, LARGEST_EXPONENT))
-        for key, value in scores["ce"].items()
-    }
+    scores["perplexity"] = exponential(scores["ce"])
     scores |= {"entropy": per_token("entropy"), "top1": per_token("is_top1")}
     if "kl_policy_ref" in rows[0]:
         scores["kl_to_reference"] = per_token("kl_policy_ref")
@@ -56,6 +53,14 @@ def token_evidence(rows: Iterable[dict[str, Tensor]]) -> dict[str, Any]:
         value = float(ordered[min(int(quantile * len(ordered)), len(ordered) - 1)])
         scores[name] = {"value": value, "low": None, "high": None, "n": len(rows)}
     return {"scores": scores, "num_rows": len(rows), "num_tokens": sum(counts)}
+
+
+def exponential(score: Score) -> Score:
+    """exp of a score and its limits, such as the perplexity of a cross-entropy; large ones stay finite."""
+    return {
+        key: value if key == "n" or value is None else math.exp(min(value, LARGEST_EXPONENT))
+        for key, value in score.items()
+    }
 
 
 def token_mean(sums: Sequence[float], counts: Sequence[int], confidence: float = 0.95) -> Score:

@@ -5,7 +5,7 @@ put together by a canonical key, then different keys are compared in pairs, and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -17,6 +17,7 @@ from .intervals import finite_values
 from .metrics import check_k
 
 SUBSETS = 200
+ROUNDING = 1e-12  # totals that differ by less of what was added up are tied
 
 Same = Callable[[list[tuple[str, str]]], Sequence[bool]]
 
@@ -56,6 +57,7 @@ def maj_at_k(
     k: int,
     *,
     weights: Sequence[float] | None = None,
+    log_weights: Sequence[float] | None = None,
     ties: Literal["fair", "first"] = "fair",
     subsets: int = SUBSETS,
     seed: int = 0,
@@ -63,15 +65,18 @@ def maj_at_k(
     """Credit of the heaviest answer among k samples of a problem, averaged over subsets of size k.
 
     classes: from `answer_classes`; a sample without an answer (None) never wins, yet takes one of the k places,
-    and k of them give 0. weights: what each sample adds to its answer, 1 by default (a reward, or its softmax).
-    The credit of an answer is the mean grade of its samples. A tie gives the mean credit of the tied answers
-    ("fair"), or the credit of the one that appears first ("first"). All subsets are counted when there are at most
-    `subsets`, else that many random ones, fixed by `seed`. k = 1 is the mean grade when None is graded 0.
+    and k of them give 0. weights: what each sample adds to its answer, 1 by default. log_weights instead: their
+    logarithms (rewards, for votes weighted by the softmax of the reward), so that gaps of any size keep their meaning
+    in every subset. The credit of an answer is the mean grade of its samples. A tie gives the mean credit of the tied
+    answers ("fair"), or the credit of the one that appears first ("first"). All subsets are counted when there are
+    at most `subsets`, else that many random ones, fixed by `seed`. k = 1 is the mean grade when None is graded 0.
 
-    Raises ValueError for unequal lengths, k outside 1..n, a number that is not finite, an unknown `ties`, or
-    subsets < 1.
+    Raises ValueError for unequal lengths, both kinds of weights, k outside 1..n, a number that is not finite, an
+    unknown `ties`, or subsets < 1.
     """
-    grades, weights = _checked(classes, grades, weights)
+    if weights is not None and log_weights is not None:
+        raise ValueError("Both weights and log_weights are given; pass one of them.")
+    grades, numbers = _checked(classes, grades, weights if log_weights is None else log_weights)
     check_k(k, len(classes))
     if ties not in ("fair", "first"):
         raise ValueError(f"ties is {ties!r}; it must be 'fair' or 'first'.")
@@ -82,40 +87,12 @@ def maj_at_k(
         return Vote(0.0, exact)
     member = np.array([[one == name for name in names] for one in classes], dtype=np.float64)  # [n, C]
     credit = grades @ member / member.sum(axis=0)
-    total = chosen @ (member * weights[:, None])  # [M, C]
-    total[chosen @ member == 0] = -math.inf
-    heaviest = total.max(axis=1, keepdims=True)
-    wins = (total >= heaviest - 1e-12 * np.abs(weights).sum()) & (total > -math.inf)
+    votes = chosen * (numbers if log_weights is None else _shares_of_heaviest(numbers, chosen, member))  # [M, n]
+    wins = _heaviest(votes, chosen, member)
     if ties == "first":
         wins = _first_only(wins, chosen, member)
     credits = wins @ credit / np.maximum(wins.sum(axis=1), 1)  # [M]; no winner, no credit
     return Vote(math.fsum(credits) / len(credits), exact)
-
-
-def maj_at_k_curve(
-    classes: Sequence[Sequence[int | None]],
-    grades: Sequence[Sequence[float]],
-    ks: Iterable[int],
-    *,
-    weights: Sequence[Sequence[float]] | None = None,
-    ties: Literal["fair", "first"] = "fair",
-    subsets: int = SUBSETS,
-    seed: int = 0,
-) -> dict[int, list[float]]:
-    """maj_at_k of every problem for every k: {k: [P values]}; `counts_all_subsets` says which k are exact.
-
-    Raises ValueError when the numbers of problems differ, or as maj_at_k does.
-    """
-    if weights is None:
-        weights = [[1.0] * len(row) for row in classes]
-    if not len(classes) == len(grades) == len(weights):
-        raise ValueError(
-            f"There are classes of {len(classes)} problems, grades of {len(grades)} and weights of {len(weights)}."
-        )
-    rows = list(zip(classes, grades, weights, strict=True))
-    return {
-        k: [maj_at_k(c, g, k, weights=w, ties=ties, subsets=subsets, seed=seed).value for c, g, w in rows] for k in ks
-    }
 
 
 def counts_all_subsets(num_samples: int, k: int, subsets: int = SUBSETS) -> bool:
@@ -163,6 +140,26 @@ def _checked(
             "every sample needs one of each."
         )
     return finite_values(grades, "the grades"), finite_values(weights, "the weights")
+
+
+def _shares_of_heaviest(log_weights: np.ndarray, chosen: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """[M, n] weights as shares of the heaviest sample with an answer in each subset; what is not in it has any."""
+    answered = (chosen > 0) & (member.sum(axis=1) > 0)
+    top = np.where(answered, log_weights, -math.inf).max(axis=1, keepdims=True)
+    return np.exp(np.where(answered, log_weights - top, 0.0))
+
+
+def _heaviest(votes: np.ndarray, chosen: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """[M, C] which answers win in which subset; sums that differ by rounding only are tied.
+
+    votes: [M, n] what each sample adds to its answer. The tolerance is a share of what was added up for the two
+    answers that are compared, so that a heavy sample elsewhere cannot make a tie.
+    """
+    total, size = votes @ member, np.abs(votes) @ member
+    total[chosen @ member == 0] = -math.inf
+    top = total.argmax(axis=1)[:, None]
+    tolerance = ROUNDING * (size + np.take_along_axis(size, top, axis=1))
+    return (total >= np.take_along_axis(total, top, axis=1) - tolerance) & (total > -math.inf)
 
 
 @lru_cache(maxsize=64)
