@@ -78,8 +78,15 @@ def test_without_template_prompt_and_answer_are_a_pair(tokenizer, tmp_path, monk
     name = save(tmp_path, model, tokenizer, template=False)
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
     assert scorer(name, device="cpu")(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
-    with pytest.raises(ValueError, match="no chat template"):
-        scorer(name, device="cpu")([[{"role": "user", "content": "one"}]], ["two"])
+    asked = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    assert scorer(name, device="cpu")(asked, TEXTS) == pytest.approx(expected, abs=1e-6)
+    told = [{"role": "system", "content": "one plus"}, {"role": "user", "content": "seven"}]
+    assert encode(tokenizer, told, "two") == encode(tokenizer, "one plus\n\nseven", "two")
+    for prompt in ([*told, {"role": "assistant", "content": "six"}, told[1]], [{"role": "user", "content": ["one"]}]):
+        with pytest.raises(ValueError, match="no chat template"):
+            scorer(name, device="cpu")([prompt], ["two"])
+    with pytest.raises(ValueError, match="not as list"):
+        scorer(name, device="cpu")([[5, 6]], ["two"])
 
 
 def test_an_encoder_scores_pairs(tokenizer, tmp_path, monkeypatch):
@@ -103,14 +110,25 @@ def test_an_encoder_scores_pairs(tokenizer, tmp_path, monkeypatch):
 
 
 def test_models_that_are_no_reward_models_are_refused(tokenizer, tmp_path):
-    language_model = save(tmp_path / "lm", tiny_llama(len(tokenizer)), tokenizer)
+    language_model = tiny_llama(len(tokenizer))
+    with pytest.raises(ValueError, match=r"2 outputs.*num_labels 1"):
+        scorer(save(tmp_path / "lm", language_model, tokenizer))
+    language_model.config.num_labels = 1
+    untrained = scorer(save(tmp_path / "headless", language_model, tokenizer), device="cpu")
     with pytest.raises(ValueError, match=r"no trained reward model.*score\.weight"):
-        scorer(language_model, device="cpu")(PROMPTS, TEXTS)
-    two = save(tmp_path / "two", llama_scorer(tokenizer, num_labels=2), tokenizer)
-    with pytest.raises(ValueError, match="2 outputs"):
-        scorer(two, device="cpu")(PROMPTS, TEXTS)
+        untrained(PROMPTS, TEXTS)
     with pytest.raises(ValueError, match="Cannot load the reward model"):
-        scorer(str(tmp_path / "nowhere"), device="cpu")(PROMPTS, TEXTS)
+        scorer(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        scorer(str(tmp_path / "lm"), batch_size=0)
+
+
+def test_weights_are_read_at_the_first_scores_only(tokenizer, tmp_path):
+    name = save(tmp_path, llama_scorer(tokenizer), tokenizer)
+    score = scorer(name, device="cpu")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="Cannot load the reward model"):
+        score(PROMPTS, TEXTS)
 
 
 def test_an_answer_longer_than_the_model_reads_is_an_error(tokenizer, tmp_path):

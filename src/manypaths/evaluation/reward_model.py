@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..functions import import_function
+from .prompts import Prompt, is_conversation
 
-Prompt = str | list[dict[str, Any]]
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
 
@@ -15,13 +15,14 @@ def scorer(name: str, *, batch_size: int = 16, device: str | None = None) -> Sco
     """A function from prompts and answers, one of each per score, to scores: higher is better.
 
     name: a hub id or folder of a transformers sequence-classification model with one output, or "module:function"
-    for a function of your own with the same two arguments. A model is loaded at the first scores, on a GPU when there
-    is one (else `device`), and reads prompt and answer through the tokenizer's chat template, or as a pair of texts
-    when it has none. Prompts are texts or conversations.
+    for a function of your own with the same two arguments. The weights of a model are loaded at the first scores, to
+    `device` (default: the accelerator, else the CPU). It reads prompt and answer through the tokenizer's chat
+    template, or as a pair of texts when it has none. Prompts are texts or conversations.
 
+    Raises ValueError at once for a name that cannot be loaded, or a model with another number of outputs than one.
     The scorer raises ValueError for unequal lengths, for a result that is not one finite number per answer, for a
-    model with another number of outputs or without a trained head, and for answers longer than the model reads:
-    scores of cut answers would mean something else.
+    model without a trained head, and for answers longer than the model reads: scores of cut answers would mean
+    something else.
     """
     if ":" in name and not Path(name).exists():
         return _checked(import_function(name, "reward model"), name)
@@ -29,58 +30,83 @@ def scorer(name: str, *, batch_size: int = 16, device: str | None = None) -> Sco
 
 
 class _Classifier:
-    """A sequence-classification model and its tokenizer, loaded when first needed."""
+    """A sequence-classification model and its tokenizer; the weights are loaded when first needed."""
 
     def __init__(self, name: str, batch_size: int, device: str | None):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
         self.name, self.batch_size, self.device = name, batch_size, device
+        self.tokenizer = load_tokenizer(name)
         self.model: Any = None
-        self.tokenizer: Any = None
 
     def __call__(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
         if self.model is None:
-            self.model, self.tokenizer = load(self.name, self.device)
+            self.model = load_model(self.name, self.device)
         rows = [encode(self.tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
         check_lengths(rows, self.model.config)
         return score_rows(self.model, rows, self.batch_size)
 
 
-def load(name: str, device: str | None = None) -> tuple[Any, Any]:
-    """Model in evaluation mode and tokenizer; in the stored dtype on a GPU, in float32 on a CPU."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a reward model, whose configuration is checked: one output."""
+    from transformers import AutoConfig, AutoTokenizer
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        config, tokenizer = AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot load the reward model {name!r}: {error}") from error
+    if config.num_labels != 1:
+        raise ValueError(
+            f"The reward model {name!r} has {config.num_labels} outputs; a score needs exactly one: give a "
+            "sequence-classification model with num_labels 1."
+        )
+    return tokenizer
+
+
+def load_model(name: str, device: str | None = None) -> Any:
+    """The model in evaluation mode; in the stored dtype on an accelerator, in float32 on a CPU."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    default = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    place = torch.device(device or default)
+    try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=torch.float32 if device == "cpu" else "auto", output_loading_info=True
+            name, dtype=torch.float32 if place.type == "cpu" else "auto", output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"Cannot load the reward model {name!r}: {error}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ValueError(f"{name!r} is no trained reward model: its files lack the weights {missing}.")
-    if model.config.num_labels != 1:
-        raise ValueError(f"The reward model {name!r} has {model.config.num_labels} outputs; a score needs exactly one.")
-    return model.to(device).eval(), tokenizer
+    return model.to(place).eval()
 
 
 def encode(tokenizer: Any, prompt: Prompt, text: str) -> dict[str, list[int]]:
     """The model's inputs for one answer, not padded: {"input_ids", "attention_mask", ...}."""
+    if not isinstance(prompt, str) and not is_conversation(prompt):
+        raise ValueError(f"A reward model reads prompts as text or conversations, not as {type(prompt).__name__}.")
     if tokenizer.chat_template is not None:
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         answer = {"role": "assistant", "content": text}
         encoded = tokenizer.apply_chat_template([*messages, answer], tokenize=True, return_dict=True)
-    elif isinstance(prompt, str):
-        encoded = tokenizer(prompt, text)
     else:
-        raise ValueError(
-            "The prompts are conversations but the reward model's tokenizer has no chat template; "
-            "pass the prompts as text, or give the tokenizer a template."
-        )
+        encoded = tokenizer(prompt if isinstance(prompt, str) else plain_text(prompt), text)
     return {key: list(values) for key, values in encoded.items()}
+
+
+def plain_text(messages: Sequence[dict[str, Any]]) -> str:
+    """The text of a user message, under that of a system message if there is one.
+
+    Raises ValueError for other conversations, whose roles only a chat template can mark.
+    """
+    roles = [message["role"] for message in messages]
+    if roles not in (["user"], ["system", "user"]) or not all(isinstance(one["content"], str) for one in messages):
+        raise ValueError(
+            f"A prompt has the messages {', '.join(map(str, roles))} but the reward model's tokenizer has no chat "
+            "template; without one it reads a user message, with or without a system message, as text."
+        )
+    return "\n\n".join(message["content"] for message in messages)
 
 
 def check_lengths(rows: Sequence[dict[str, list[int]]], config: Any) -> None:
