@@ -102,7 +102,9 @@ def graded_scores(num_correct, best_of):
     scores |= {f"maj@{k}": score([a * (2 - a) if k > 2 else a for a in curves[1]]) for k in KS[1:]}
     if best_of:
         halves = {k: [(a + b) / 2 for a, b in zip(curves[1], curves[k], strict=True)] for k in KS}
-        scores |= {f"best_of@{k}": score(values) for k, values in halves.items()}
+        scores |= {
+            f"{family}@{k}": score(values) for family in ("best_of", "weighted_maj") for k, values in halves.items()
+        }
     return scores
 
 
@@ -110,6 +112,14 @@ def make_grader(right, total, unparsed=0.02, timeout=0.0):
     counts = {"correct": right, "unparsed": round(unparsed * total), "timeout": round(timeout * total)}
     counts["wrong"] = total - sum(counts.values())
     return {"mode": "lenient", "version": "1", "counts": counts, "timeout_rate": timeout}
+
+
+def reward_graded(result, benchmark):
+    """The same result, one benchmark of which was graded by a reward function."""
+    for one in result["evaluations"]:
+        if one["benchmark"] == benchmark:
+            one["grader"] = {"reward": "mine:score", "correct_at": 1.0, "counts": one["grader"]["counts"]}
+    return result
 
 
 def make_forgetting(label):

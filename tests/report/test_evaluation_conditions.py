@@ -29,6 +29,22 @@ def test_models_that_were_sampled_differently(results):
     assert alert.where == ["AMC 2023, top_p: 1.0 (ce); 0.9 (gem)"]
 
 
+def test_every_way_of_sampling_counts_but_backend_and_seed(results):
+    ways = [one["evaluations"][0]["sampling"] for one in results]
+    ways[0].update(prompt_format="plain", chat_template="1a2b3c4d", seed=0, backend="transformers 5.23.0")
+    ways[1].update(
+        prompt_format="plain", chat_template="99999999", seed=1, backend="vllm 0.11.0", repetition_penalty=1.1
+    )
+    (alert,) = alerts(gather(results))
+    assert alert.title == "Models were sampled differently"
+    assert alert.where == ["AIME 2024, chat_template: 1a2b3c4d (ce); 99999999 (gem)"]
+
+
+def test_prompts_are_named_as_what_they_are(results):
+    meanings = dict(benchmark_facts(gather(results)).columns)
+    assert "before any chat template" in meanings["prompts"]
+
+
 def test_temperatures_are_no_such_difference():
     assert alerts(gather([make_result("ce", temperatures=(0.6, 1.0), size=5)])) == []
 

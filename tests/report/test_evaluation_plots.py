@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from invented_results import make_forgetting, make_result
+from invented_results import make_forgetting, make_result, reward_graded
 from manypaths.report.evaluation_plots import evaluation_plots
 from manypaths.report.evaluation_summary import averages, gather
 from manypaths.report.plots import inline_svg
@@ -48,9 +48,22 @@ def test_curves_hold_the_stored_scores(plots):
     assert list(lines(mean)[0].get_ydata()) == pytest.approx([(a + b) / 2 for a, b in zip(*stored, strict=True)])
 
 
+def test_rewards_of_one_s_own_are_no_part_of_a_mean():
+    result = reward_graded(make_result("ce", benchmarks=("aime24", "amc23", "mine"), size=10), "mine")
+    plots = plots_of(result)
+    titles = [axes.get_title("left") for axes in plots["pass_at_k"].figure.axes]
+    assert titles[:4] == ["mean of 2", "AIME 2024", "AMC 2023", "mine"]
+    stored = [one["scores"]["pass@8"]["value"] for one in result["evaluations"]]
+    assert lines(plots["pass_at_k"].figure.axes[0])[0].get_ydata()[-1] == pytest.approx(sum(stored[:2]) / 2)
+    assert "Mean of 2 benchmarks." in plots["many_samples"].caption
+
+
 def test_votes_and_best_of_n_stand_beside_pass_at_k(plots):
+    (legend,) = plots["many_samples"].figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["pass@k", "maj@k", "weighted-maj@k", "best-of@k"]
     for axes in plots["many_samples"].figure.axes:
-        assert len(lines(axes)) == 3 and all(list(line.get_xdata()) == [1, 2, 4, 8] for line in lines(axes))
+        assert len(lines(axes)) == 4 and all(list(line.get_xdata()) == [1, 2, 4, 8] for line in lines(axes))
 
 
 def test_heat_has_a_line_per_model_and_a_label_per_temperature(plots):
@@ -105,5 +118,13 @@ def test_scores_without_intervals_are_drawn():
     for evaluation in result["evaluations"]:
         for score in evaluation["scores"].values():
             score.update(low=None, high=None)
-    for plot in plots_of(result).values():
-        inline_svg(plot)
+    plots = plots_of(result)
+    assert list(plots) == ["accuracy", "pass_at_k", "many_samples", "diversity", "heat"]
+    for name, plot in plots.items():
+        ElementTree.fromstring(inline_svg(plot))
+        for axes in plot.figure.axes:
+            assert not axes.collections, name  # no band
+            assert all(line.get_marker() != "None" for line in axes.get_lines() if line.get_linewidth() < 1.5), name
+    (axes,) = plots["accuracy"].figure.axes
+    drawn = [line.get_xdata()[0] for line in lines(axes, least=1)]
+    assert drawn == pytest.approx([one["scores"]["avg@8"]["value"] for one in result["evaluations"]])

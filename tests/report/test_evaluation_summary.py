@@ -1,16 +1,14 @@
 import copy
-import math
 
 import pytest
 
-from invented_results import make_grader, make_result
-from manypaths.evaluation.intervals import Interval, macro_interval
+from invented_results import make_grader, make_result, reward_graded
+from manypaths.evaluation.intervals import Interval, mean_of_intervals, share_interval
 from manypaths.report.evaluation_summary import (
     Entry,
     averages,
     drawn_entries,
     gather,
-    mean_of,
     rates,
     untrusted,
 )
@@ -50,7 +48,7 @@ def test_the_average_is_over_what_all_rows_have():
     means = averages(found)
     assert found.shared == ["aime24", "amc23"]
     own = [found.get(Entry("ce", 0.7), name)["per_problem"]["accuracy"] for name in found.shared]
-    assert means[Entry("ce", 0.7)] == macro_interval(dict(enumerate(own)))
+    assert means[Entry("ce", 0.7)] == mean_of_intervals(map(share_interval, own))
     stored = results[1]["macro"][0]
     assert means[Entry("gem", 0.7)] == Interval(stored["value"], stored["low"], stored["high"], 2)
 
@@ -59,14 +57,18 @@ def test_one_benchmark_has_no_average():
     assert averages(gather([make_result("ce", benchmarks=("aime24",), size=5)])) == {}
 
 
-def test_mean_of_independent_scores():
-    parts = [Interval(0.5, 0.2, 0.6, 10), Interval(0.7, 0.3, 0.9, 10)]
-    found = mean_of(parts)
-    assert (found.value, found.n) == (pytest.approx(0.6), 2)
-    assert found.low == pytest.approx(0.6 - math.hypot(0.3, 0.4) / 2)
-    assert found.high == pytest.approx(0.6 + math.hypot(0.1, 0.2) / 2)
-    assert mean_of([*parts, None]) is None and mean_of([]) is None
-    assert mean_of([*parts, Interval(1, None, None, 1)]).low is None
+def test_rewards_of_one_s_own_are_graded_but_not_averaged():
+    three = ("aime24", "amc23", "mine")
+    results = [reward_graded(make_result(label, benchmarks=three, size=10), "mine") for label in ("ce", "gem")]
+    only = reward_graded(make_result("own", benchmarks=("mine",), size=10), "mine")
+    found = gather([*results, only])
+    assert found.graded == [*three] and found.rewarded == ["mine"] and found.shared == ["aime24", "amc23"]
+    means = averages(found)
+    assert set(means) == {Entry("ce", 0.7), Entry("gem", 0.7)}
+    scores = [found.get(Entry("ce", 0.7), name)["scores"]["avg@8"]["value"] for name in found.shared]
+    assert means[Entry("ce", 0.7)].value == pytest.approx(sum(scores) / 2)
+    assert averages(gather([reward_graded(make_result("ce", size=10), "amc23")])) == {}
+    assert found.alike(["mine", "aime24"]) == ["aime24"] and found.alike(["mine"]) == ["mine"]
 
 
 def test_pictures_show_all_temperatures_of_one_model_or_all_models_at_a_shared_one(two):
@@ -110,7 +112,7 @@ def broken(change):
         (broken(lambda one: one["evaluations"][1].pop("prompt_hash")), "evaluation 2 lacks prompt_hash"),
         (broken(lambda one: one["evaluations"][0]["scores"].pop("avg@8")), "evaluation 1 lacks scores.avg@8"),
         (broken(lambda one: one["evaluations"].append(one["evaluations"][0])), "two evaluations of aime24 at T=0.7"),
-        (broken(lambda one: None) * 2, "Two results have the label 'ce'"),
+        (broken(lambda one: None) * 2, "Two results have the label 'ce'.*--regrade FOLDER --label NAME"),
     ],
 )
 def test_what_cannot_be_reported(results, message):

@@ -1,6 +1,6 @@
 import pytest
 
-from invented_results import make_forgetting, make_ledger, make_result, make_tokens
+from invented_results import make_forgetting, make_ledger, make_result, make_tokens, reward_graded
 from manypaths.report.evaluation_comparison import AVERAGE, compare, matched
 from manypaths.report.evaluation_summary import Entry, averages, gather
 from manypaths.report.evaluation_tables import (
@@ -75,6 +75,27 @@ def test_the_first_row_is_bold_only_when_all_others_fall_behind():
     assert not cells(table, "ce")["AMC 2023"].strong
 
 
+def test_rewards_of_one_s_own_have_a_column_but_no_part_in_the_average():
+    three = ("aime24", "amc23", "mine")
+    results = [reward_graded(make_result(label, benchmarks=three, size=20), "mine") for label in ("ce", "gem")]
+    found = gather(results)
+    made, left_out = compare(found)
+    table = benchmark_table(found, averages(found), made)
+    assert [heading for heading, _ in table.columns] == ["AIME 2024", "AMC 2023", "mine", "Avg."]
+    assert table.columns[-1][1] == "plain mean of 2 benchmarks: aime24, amc23"
+    assert "Avg. is over what every row has and gold answers grade: aime24, amc23." in table.note
+    own = [found.get(Entry("ce", 0.7), name)["scores"]["avg@8"]["value"] for name in three[:2]]
+    assert cells(table, "ce")["Avg."].value == f"{50 * sum(own):.1f}"
+    parts = [made[Entry("gem", 0.7), name].difference.value for name in three[:2]]
+    assert made[Entry("gem", 0.7), AVERAGE].difference.value == pytest.approx(sum(parts) / 2) and left_out == []
+    assert curve_table(found).note == "Mean over AIME 2024, AMC 2023."
+    alone = gather([reward_graded(make_result("ce", benchmarks=("mine",), size=20), "mine")])
+    assert curve_table(alone).note == "On mine."
+    assert [heading for heading, _ in benchmark_table(alone, averages(alone), {}).columns] == ["mine"]
+    mixed = gather([*results, reward_graded(make_result("own", benchmarks=("mine",), size=20), "mine")])
+    assert cells(benchmark_table(mixed, averages(mixed), {}), "own")["Avg."].value == ""
+
+
 def test_untrusted_numbers_carry_a_dagger():
     found = gather([make_result("ce", size=10, truncated=0.06)])
     table = benchmark_table(found, averages(found), {})
@@ -122,6 +143,9 @@ def test_many_samples(found):
     assert [heading for heading, _ in table.columns][:4] == ["pass@1", "pass@2", "pass@4", "pass@8"]
     values = [found.get(Entry("ce", 0.7), name)["scores"]["pass@8"]["value"] for name in found.graded]
     assert cells(table, "ce")["pass@8"].value == f"{50 * sum(values):.1f}"
+    result = make_result("ce", size=8, best_of=True)
+    values = [one["scores"]["weighted_maj@4"]["value"] for one in result["evaluations"]]
+    assert cells(curve_table(gather([result])), "ce")["weighted-maj@4"].value == f"{50 * sum(values):.1f}"
 
 
 def test_matched_differences_name_range_and_reason():

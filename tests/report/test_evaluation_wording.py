@@ -5,7 +5,16 @@ def test_scores_explain_themselves():
     assert evaluation_score("pass@4").meaning == "% chance that at least one of 4 samples is right"
     assert (evaluation_score("best_of@4").label, evaluation_score("best_of@4").factor) == ("best-of@4", 100)
     assert evaluation_score("expected_max@4").factor == 1
+    weighted = evaluation_score("weighted_maj@8")
+    assert (weighted.label, weighted.factor, weighted.decimals) == ("weighted-maj@8", 100, 1)
+    assert "distinct n-grams over all, mean over n = 1, 2, 3" in evaluation_score("distinct_n").meaning
     assert evaluation_score("my_own").label == "my own" and evaluation_score("my@x").label == "my@x"
+
+
+def test_all_scores_that_evaluations_hold_have_words():
+    raw = evaluation_score("my_own").meaning
+    names = ["ce", "perplexity", "kl_to_reference", "p_label_p10", "words", "greedy", "distinct_correct", "side_tasks"]
+    assert [name for name in names if evaluation_score(name).meaning == raw] == []
 
 
 def test_known_benchmarks_have_their_names():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from manypaths.evaluation.intervals import Interval, PairedTest, macro_paired_test, paired_test
 from manypaths.evaluation.matched import Curve, Matched, matched_difference
-from manypaths.report.evaluation_summary import Entry, Evaluation, Evaluations, graded_entries
+from manypaths.report.evaluation_summary import Entry, Evaluation, Evaluations, graded_entries, headline, sampled_often
 
 AVERAGE = "Avg."
 LEVEL = 0.05
@@ -133,11 +133,13 @@ def heated(found: Evaluations, label: str) -> list[Entry]:
 def curve_benchmarks(found: Evaluations) -> list[str]:
     """The benchmarks that the curves average over: graded ones with two samples, else open-ended ones."""
     entries = [entry for entry in found.entries if entry.setting is not None]
-    for names in (found.shared, found.open_ended):
-        kept = [name for name in names if all(_sampled_often(found.get(entry, name)) for entry in entries)]
-        if kept:
-            return kept
-    return []
+    often = {
+        name: [found.get(entry, name) for entry in entries]
+        for name in (*found.graded, *found.open_ended)
+        if all(sampled_often(found.get(entry, name)) for entry in entries)
+    }
+    graded = [name for name in found.graded if name in often and all(map(headline, often[name]))]
+    return found.alike(graded) or [name for name in found.open_ended if name in often]
 
 
 def matched(found: Evaluations) -> tuple[dict[str, list[Matched]], list[str]]:
@@ -184,10 +186,6 @@ def _other_prompts(one: Evaluation, other: Evaluation) -> str | None:
         other["per_problem"]["id"]
     )
     return None if same else "other prompts"
-
-
-def _sampled_often(evaluation: Evaluation | None) -> bool:
-    return evaluation is not None and (evaluation.get("num_samples") or 1) > 1
 
 
 def _curve_values(evaluation: Evaluation, order: Sequence[str]) -> dict[str, list[float | None]]:

@@ -8,7 +8,11 @@ from manypaths.report.evaluation_tables import DAGGER, entry_row
 from manypaths.report.evaluation_wording import RATES, benchmark_label
 from manypaths.report.layout import Cell, Row, Table, flat
 
-SAME = ("num_samples", "top_p", "top_k", "max_new_tokens")  # what rows that are compared should share
+MAY_DIFFER = (
+    "backend",
+    "temperature",
+    "seed",
+)  # every other way of sampling should be shared by rows that are compared
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,12 @@ def alerts(found: Evaluations) -> list[Alert]:
 def _sampled_differently(found: Evaluations) -> list[str]:
     where = []
     for name in (*found.graded, *found.open_ended):
-        for option in SAME:
-            values: dict[str, list[str]] = {}
-            for entry in found.entries:
-                sampling = (found.get(entry, name) or {}).get("sampling") or {}
-                if option in sampling:
-                    values.setdefault(str(sampling[option]), []).append(found.name(entry))
-            if len(values) > 1:
+        by_option: dict[str, dict[str, list[str]]] = {}
+        for entry in found.entries:
+            for option, value in ((found.get(entry, name) or {}).get("sampling") or {}).items():
+                by_option.setdefault(option, {}).setdefault(str(value), []).append(found.name(entry))
+        for option, values in by_option.items():
+            if len(values) > 1 and option not in MAY_DIFFER:
                 parts = "; ".join(f"{value} ({', '.join(rows)})" for value, rows in values.items())
                 where.append(f"{benchmark_label(name)}, {option}: {parts}")
     return where
@@ -99,7 +102,7 @@ def benchmark_facts(found: Evaluations) -> Table | None:
             "problems whose gold answer is prose, contradictory or the like, so that grades are worth less",
         ),
         ("excluded", "problems left out because of known errors"),
-        ("prompts", "start of the hash of all prompts as the model saw them; other hashes, other prompts"),
+        ("prompts", "start of the hash of all prompts, before any chat template; other hashes, other prompts"),
     ]
     several = any(", " in cell.value for row in rows for cell in row.cells)
     note = "Several values: rows differ, and are not comparable where problems or prompts do." if several else ""

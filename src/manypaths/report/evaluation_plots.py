@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from manypaths.evaluation.intervals import Interval
+from manypaths.evaluation.intervals import Interval, mean_of_intervals
 from manypaths.report.evaluation_comparison import AVERAGE, curve_benchmarks, heated
 from manypaths.report.evaluation_summary import (
     Entry,
@@ -15,12 +15,12 @@ from manypaths.report.evaluation_summary import (
     drawn_entries,
     graded_entries,
     headline,
-    mean_of,
     score_of,
     temperature_name,
 )
 from manypaths.report.evaluation_wording import (
     ACCURACY_TEXT,
+    CURVES,
     DIVERSITY,
     DIVERSITY_TEXT,
     FORGETTING_TEXT,
@@ -37,7 +37,7 @@ from manypaths.report.plots import GREY, INK, MORE_COLORS, PAPER, SETTINGS, Plot
 
 COLORS = (INK, "#2f7fc1", "#d9641e", "#1b9a74", "#b5559a", *MORE_COLORS)
 MARKERS = ("o", "s", "D", "^", "v", "P")
-FAMILIES = {"pass": ("-", "o"), "maj": ("--", "s"), "best_of": (":", "^")}
+FAMILIES = dict(zip(CURVES, (("-", "o"), ("--", "s"), ("-.", "D"), (":", "^")), strict=True))
 WIDTH, COLUMNS = 9.2, 3
 
 
@@ -111,14 +111,15 @@ def _pass_curves(found: Evaluations) -> Plot | None:
     own_ks = {name: ks for name, ks in own_ks.items() if len(ks) > 1}
     if not own_ks:
         return None
-    common = sorted(set.intersection(*map(set, own_ks.values())))
-    complete = [entry for entry in entries if all((entry, name) in found.found for name in own_ks)]
-    panels = [AVERAGE] if len(own_ks) > 1 and len(common) > 1 and complete else []
+    alike = found.alike(list(own_ks))
+    common = sorted(set.intersection(*(set(own_ks[name]) for name in alike)))
+    complete = [entry for entry in entries if all((entry, name) in found.found for name in alike)]
+    panels = [AVERAGE] if len(alike) > 1 and len(common) > 1 and complete else []
     panels += own_ks
     figure, grid = _grid(len(panels), 2.35)
     styles = _styles(entries)
     for axes, panel in zip(grid, panels, strict=True):
-        names = list(own_ks) if panel == AVERAGE else [panel]
+        names = alike if panel == AVERAGE else [panel]
         ks = common if panel == AVERAGE else own_ks[panel]
         for entry in entries:
             _curve(axes, found, entry, names, "pass", ks, styles[entry])
@@ -131,9 +132,9 @@ def _pass_curves(found: Evaluations) -> Plot | None:
 
 
 def _many_samples(found: Evaluations) -> Plot | None:
-    """pass@k, maj@k and best-of-k over the mean of benchmarks, one panel a row."""
+    """pass@k, votes and best-of-k over the mean of benchmarks, one panel a row."""
     entries = _graded_drawn(found)
-    names = [name for name in found.graded if entries and _shared_ks(found, entries, [name], "maj")]
+    names = found.alike([name for name in found.graded if entries and _shared_ks(found, entries, [name], "maj")])
     ks = {family: _shared_ks(found, entries, names, family) for family in FAMILIES} if names else {}
     if len(ks.get("pass", ())) < 2:
         return None
@@ -150,7 +151,7 @@ def _many_samples(found: Evaluations) -> Plot | None:
         axes.set_title(found.name(entry))
     for axes in grid[:: columns_for(len(grid))]:
         axes.set_ylabel("right")
-    legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
+    legend = figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=9)
     for handle in legend.legend_handles:
         handle.set_color(INK)
     mean = f" Mean of {len(names)} benchmarks." if len(names) > 1 else f" On {benchmark_label(names[0])}."
@@ -173,7 +174,7 @@ def _diversity(found: Evaluations) -> Plot | None:
     styles = _styles(entries)
     for axes, key in zip(grid, keys, strict=True):
         for row, entry in enumerate(entries):
-            one = mean_of(score_of(found.get(entry, name), key) for name in shared[key])
+            one = mean_of_intervals(score_of(found.get(entry, name), key) for name in shared[key])
             _point(axes, one, row, styles[entry])
         _rows(axes, [found.name(entry) for entry in entries])
         axes.set_title(evaluation_score(key).label)
@@ -205,8 +206,8 @@ def _heat(found: Evaluations) -> Plot | None:
         for label, entries in curves.items():
             points = [
                 (
-                    mean_of(_quality(found, entry, name, quality) for name in names),
-                    _more_is_diverse(mean_of(score_of(found.found[entry, name], key) for name in names), key),
+                    mean_of_intervals(_quality(found, entry, name, quality) for name in names),
+                    _more_is_diverse(mean_of_intervals(score_of(found.found[entry, name], key) for name in names), key),
                 )
                 for entry in entries
             ]
@@ -275,7 +276,7 @@ def _curve(axes, found, entry, names, family, ks, style, dashes="-"):
     for k in ks:
         key = f"{family}@{k}"
         own = [found.get(entry, name) for name in names]
-        one = mean_of(score_of(part, key) or (score_of(part, "pass@1") if k == 1 else None) for part in own)
+        one = mean_of_intervals(score_of(part, key) or (score_of(part, "pass@1") if k == 1 else None) for part in own)
         if one is not None:
             points[k] = one
     if not points:

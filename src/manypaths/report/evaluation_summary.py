@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manypaths.evaluation.benchmarks import BENCHMARKS
-from manypaths.evaluation.intervals import Interval, macro_interval
+from manypaths.evaluation.intervals import Interval, mean_of_intervals, share_interval
 from manypaths.evaluation.results import SCHEMA
 
 PARTS = ("evaluations", "tokens", "ledger", "evaluation", "forgetting")
@@ -28,19 +28,25 @@ class Entry:
 class Evaluations:
     """Several models' results by row and benchmark.
 
-    `graded` and `open_ended` name the benchmarks with and without a headline score, in canonical order;
-    `shared` are the graded ones that every row with a graded benchmark has: those that "Avg." averages over.
+    `graded` and `open_ended` name the benchmarks with and without a headline score, in canonical order; `rewarded`
+    are the graded ones whose grades come from a reward function, not from gold answers. `shared` are those graded by
+    golds that every row with such a benchmark has: those that "Avg." averages over.
     """
 
     results: list[Mapping]
     entries: list[Entry]
     graded: list[str]
     open_ended: list[str]
+    rewarded: list[str]
     shared: list[str]
     found: dict[tuple[Entry, str], Evaluation]
 
     def get(self, entry: Entry, benchmark: str) -> Evaluation | None:
         return self.found.get((entry, benchmark))
+
+    def alike(self, names: Sequence[str]) -> list[str]:
+        """Those of the benchmarks that one mean may be taken over: graded by golds, or all where none of them is."""
+        return [name for name in names if name not in self.rewarded] or list(names)
 
     def labels(self) -> list[str]:
         return [one["label"] for one in self.results]
@@ -74,7 +80,10 @@ def gather(results: Sequence[Mapping]) -> Evaluations:
     labels = [one["label"] for one in results]
     double = next((label for label in labels if labels.count(label) > 1), None)
     if double is not None:
-        raise ValueError(f"Two results have the label {double!r}; give every model a label of its own.")
+        raise ValueError(
+            f"Two results have the label {double!r}; give one another name with `manypaths eval --regrade FOLDER "
+            "--label NAME`, or evaluate it with --label NAME."
+        )
     found: dict[tuple[Entry, str], Evaluation] = {}
     for one in results:
         for evaluation in one.get("evaluations", ()):
@@ -86,9 +95,12 @@ def gather(results: Sequence[Mapping]) -> Evaluations:
     entries = _in_reading_order(dict.fromkeys(entry for entry, _ in found), labels)
     names = _canonical(dict.fromkeys(benchmark for _, benchmark in found))
     graded = [name for name in names if any(one["metric"] for (_, own), one in found.items() if own == name)]
-    rows = [entry for entry in entries if any((entry, name) in found for name in graded)]
-    shared = [name for name in graded if all((found.get((entry, name)) or {}).get("metric") for entry in rows)]
-    return Evaluations(results, entries, graded, [name for name in names if name not in graded], shared, found)
+    open_ended = [name for name in names if name not in graded]
+    rewarded = [name for name in graded if any(is_rewarded(one) for (_, own), one in found.items() if own == name)]
+    by_gold = [name for name in graded if name not in rewarded]
+    rows = [entry for entry in entries if any((entry, name) in found for name in by_gold)]
+    shared = [name for name in by_gold if all((found.get((entry, name)) or {}).get("metric") for entry in rows)]
+    return Evaluations(results, entries, graded, open_ended, rewarded, shared, found)
 
 
 def check_result(result: Any, where: str) -> None:
@@ -134,25 +146,17 @@ def headline(evaluation: Evaluation | None) -> Interval | None:
     return None if evaluation is None else score_of(evaluation, evaluation["metric"])
 
 
-def mean_of(parts: Iterable[Interval | None]) -> Interval | None:
-    """The plain mean of independent scores; n = number of scores, None when one is missing.
+def is_rewarded(evaluation: Evaluation) -> bool:
+    """Graded by a reward function, so that "right" means what its threshold says."""
+    return "reward" in (evaluation.get("grader") or {})
 
-    Each limit is the root of the summed squares of the parts' own distances on that side, divided by their number
-    (variance recovery: Zou and Donner, Statistics in Medicine 27, 2008, 1693-1702).
-    """
-    parts = list(parts)
-    if not parts or any(part is None for part in parts):
-        return None
-    value = math.fsum(part.value for part in parts) / len(parts)
-    if any(part.low is None or part.high is None for part in parts):
-        return Interval(value, None, None, len(parts))
-    below = math.hypot(*(part.value - part.low for part in parts)) / len(parts)
-    above = math.hypot(*(part.high - part.value for part in parts)) / len(parts)
-    return Interval(value, value - below, value + above, len(parts))
+
+def sampled_often(evaluation: Evaluation | None) -> bool:
+    return evaluation is not None and (evaluation.get("num_samples") or 1) > 1
 
 
 def averages(found: Evaluations) -> dict[Entry, Interval]:
-    """The mean headline score over the shared benchmarks for every row; nothing for fewer than two of them.
+    """The mean headline score over the shared benchmarks for every row that has them; nothing for fewer than two.
 
     The stored average where it is over exactly these benchmarks, else computed anew.
     """
@@ -167,10 +171,10 @@ def averages(found: Evaluations) -> dict[Entry, Interval]:
     means = {}
     for entry in graded_entries(found):
         macro = stored.get(entry)
-        if macro is None:
-            accuracy = {name: found.found[entry, name]["per_problem"]["accuracy"] for name in found.shared}
-            means[entry] = macro_interval(accuracy)
-        else:
+        own = [found.get(entry, name) for name in found.shared]
+        if macro is None and all(own):
+            means[entry] = mean_of_intervals(share_interval(one["per_problem"]["accuracy"]) for one in own)
+        elif macro is not None:
             means[entry] = Interval(macro["value"], macro["low"], macro["high"], macro["n"])
     return means
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from manypaths.evaluation.intervals import Interval
+from manypaths.evaluation.intervals import Interval, mean_of_intervals
 from manypaths.evaluation.matched import Matched
+from manypaths.report.evaluation_cells import interval_cell, signed_cell, spread
 from manypaths.report.evaluation_comparison import AVERAGE, Comparison, LeftOut, curve_benchmarks
 from manypaths.report.evaluation_summary import (
     TRUSTED,
@@ -12,11 +13,12 @@ from manypaths.report.evaluation_summary import (
     Evaluations,
     graded_entries,
     headline,
-    mean_of,
     rates,
+    sampled_often,
     score_of,
 )
 from manypaths.report.evaluation_wording import (
+    CURVES,
     DIVERSITY,
     FAMILY_NOTE,
     INTERVALS,
@@ -26,7 +28,7 @@ from manypaths.report.evaluation_wording import (
     family_ks,
     task_label,
 )
-from manypaths.report.layout import PLUS_MINUS, Cell, Row, Table
+from manypaths.report.layout import Cell, Row, Table
 from manypaths.report.wording import Score, number
 
 DAGGER = "\u2020"
@@ -45,7 +47,7 @@ def benchmark_table(found: Evaluations, means: Mapping[Entry, Interval], made: C
         columns.append((AVERAGE, f"plain mean of {len(found.shared)} benchmarks: {', '.join(found.shared)}"))
         names.append(AVERAGE)
     values = {
-        entry: [means[entry] if name == AVERAGE else headline(found.get(entry, name)) for name in names]
+        entry: [means.get(entry) if name == AVERAGE else headline(found.get(entry, name)) for name in names]
         for entry in entries
     }
     best = {name: _best(found, values, place, name, made) for place, name in enumerate(names)}
@@ -62,7 +64,8 @@ def benchmark_table(found: Evaluations, means: Mapping[Entry, Interval], made: C
     if any(DAGGER in cell.mark for row in rows for cell in row.cells):
         notes.append(f"{DAGGER} more than {TRUSTED:.0%} of the samples were cut off, timed out or could not be read.")
     if means and len(found.shared) < len(found.graded):
-        notes.append(f"{AVERAGE} is over what every row has: {', '.join(found.shared)}.")
+        golds = " and gold answers grade" if found.rewarded else ""
+        notes.append(f"{AVERAGE} is over what every row has{golds}: {', '.join(found.shared)}.")
     return Table("Accuracy by benchmark", columns, rows, " ".join(notes))
 
 
@@ -120,7 +123,8 @@ def diversity_table(found: Evaluations, names: Sequence[str], title: str) -> Tab
         return None
     rows = [
         entry_row(found, entry, [
-            interval_cell(mean_of(score_of(found.get(entry, name), column.key) for name in shared[column.key]), column)
+            interval_cell(mean_of_intervals(score_of(found.get(entry, name), column.key) for name in shared[column.key]),
+                          column)
             for column in columns
         ])
         for entry in entries
@@ -136,17 +140,18 @@ def diversity_table(found: Evaluations, names: Sequence[str], title: str) -> Tab
 
 
 def curve_table(found: Evaluations) -> Table | None:
-    """pass@k, maj@k and best-of-k at every k, averaged over the benchmarks that all rows sampled more than once."""
+    """pass@k, votes and best-of-k at every k, averaged over the benchmarks that all rows sampled more than once."""
     entries = graded_entries(found)
-    names = [name for name in found.shared if all((found.found[e, name].get("num_samples") or 1) > 1 for e in entries)]
+    names = found.alike([name for name in found.graded if all(sampled_often(found.get(e, name)) for e in entries)])
     if not names:
         return None
     stored = [set(found.found[entry, name]["scores"]) for entry in entries for name in names]
     common = set.intersection(*stored)
-    keys = [f"{family}@{k}" for family in ("pass", "maj", "best_of") for k in family_ks(common, family)]
+    keys = [f"{family}@{k}" for family in CURVES for k in family_ks(common, family)]
     rows = [
         entry_row(found, entry, [
-            interval_cell(mean_of(score_of(found.found[entry, name], key) for name in names), PERCENT) for key in keys
+            interval_cell(mean_of_intervals(score_of(found.found[entry, name], key) for name in names), PERCENT)
+            for key in keys
         ])
         for entry in entries
     ]  # fmt: skip
@@ -270,27 +275,6 @@ def other_tables(found: Evaluations) -> list[Table]:
     return [table for table in tables if table]
 
 
-def interval_cell(found: Interval | None, score: Score, mark: str = "", *, strong: bool = False) -> Cell:
-    """Value and half its interval."""
-    if found is None:
-        return Cell("")
-    value = number(score, found.value)
-    if found.low is None or found.high is None:
-        return Cell(value, "", mark, strong)
-    return Cell(value, f"{PLUS_MINUS} {number(score, (found.high - found.low) / 2)}", mark, strong)
-
-
-def signed_cell(found: Interval | None, score: Score, mark: str = "") -> Cell:
-    """A difference with its limits; bold when they leave out zero."""
-    if found is None:
-        return Cell("")
-    value = number(score, found.value, signed=True)
-    if found.low is None or found.high is None:
-        return Cell(value, "", mark)
-    spread = f"[{number(score, found.low, signed=True)}, {number(score, found.high, signed=True)}]"
-    return Cell(value, spread, mark, strong=found.excludes(0.0))
-
-
 def entry_row(found: Evaluations, entry: Entry, cells: list[Cell]) -> Row:
     is_first = entry.label == found.results[0]["label"] if len(found.results) > 1 else entry == found.entries[0]
     return Row(entry.label, found.name(entry), "baseline" if is_first else "method", cells)
@@ -300,8 +284,8 @@ def _difference_cell(one: Comparison | None) -> Cell:
     if one is None:
         return Cell("")
     value = number(PERCENT, one.difference.value, signed=True)
-    half = interval_cell(one.difference, PERCENT).spread
-    return Cell(value, half, "*" if one.distinguishable else "", strong=one.distinguishable)
+    around = spread(one.difference, PERCENT, signed=True)
+    return Cell(value, around, "*" if one.distinguishable else "", strong=one.distinguishable)
 
 
 def _p_cell(one: Comparison | None) -> Cell:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from manypaths.report.wording import Score
+from manypaths.report.wording import Score, score_for
 
 BENCHMARK_LABELS = {
     "aime24": "AIME 2024",
@@ -35,15 +35,27 @@ _SCORES = (
     Score("self_bleu_diversity", "text diversity", 1, 1, "100 - Self-BLEU: more = less overlap between answers"),
     Score("distinct_answers", "distinct answers", 1, 2, "different final answers per problem, wrong ones included"),
     Score("answer_entropy", "answer entropy", 1, 2, "spread of the final answers of a problem, nats; 0 = all the same"),
-    Score("distinct_n", "distinct-n", 1, 3, "share of word groups that occur once; falls with the length of answers"),
+    Score(
+        "distinct_n",
+        "distinct-n",
+        1,
+        3,
+        "distinct n-grams over all, mean over n = 1, 2, 3; falls with the length of answers",
+    ),
     Score("embedding_diversity", "embedding diversity", 1, 3, "1 - mean cosine between answers; more = less alike"),
     Score("vendi", "Vendi", 1, 2, "effective number of different answers, from embeddings"),
-    Score("entropy", "token entropy", 1, 3, "-log probability of the sampled tokens, nats per token: how hot it runs"),
+    Score("entropy", "token entropy", 1, 3, "nats per token, how hot it runs; of samples: mean -log probability"),
     Score("length", "length", 1, 0, "tokens per answer"),
     Score("words", "words", 1, 0, "words per answer"),
     Score("mean_reward", "mean reward", 1, 3, "mean of the reward function"),
-    Score("finished", "finished", 100, 1, "% of answers that ended by themselves"),
     Score("accuracy", "accuracy", 100, 1, "% of the samples that are right, mean over problems"),
+    Score("ce", "cross-entropy", 1, 3, "-log probability of the text's own tokens, nats per token"),
+    Score("perplexity", "perplexity", 1, 2, "exp of the cross-entropy"),
+    Score("kl_to_reference", "KL to reference", 1, 3, "distance from the reference's next token, nats per token"),
+    *(
+        Score(f"p_label_p{share}", f"p(token) at {share} %", 1, 3, f"{share} % of the text's tokens are less probable")
+        for share in (10, 25, 50, 75, 90)
+    ),
     Score("top1", "top-1", 100, 1, "% of tokens that are the likeliest one"),
     Score("worse", "texts worse", 100, 1, "% of texts that became less likely"),
     Score("base_perplexity", "base perplexity", 1, 2, "perplexity of the held-aside text under the base"),
@@ -56,9 +68,11 @@ _FAMILIES = {
     "avg": ("% right, mean over {k} samples", 100, 1),
     "pass": ("% chance that at least one of {k} samples is right", 100, 1),
     "maj": ("% right when {k} samples vote", 100, 1),
+    "weighted_maj": ("% right when {k} samples vote, each with the exponential of its score as weight", 100, 1),
     "best_of": ("% right when a score picks one of {k} samples", 100, 1),
     "expected_max": ("mean best score among {k} samples, in units of the score", 1, 3),
 }
+CURVES = ("pass", "maj", "weighted_maj", "best_of")  # families in percent that are drawn and listed over k
 DIVERSITY = (
     "self_bleu",
     "distinct_answers",
@@ -92,8 +106,9 @@ INTERVALS = (
     "nothing about other training seeds, prompts or benchmarks"
 )
 TABLE_TEXT = (
-    "Headline score of every benchmark in percent. \u00b1 is half of a 95 % interval over problems: how far a number "
-    "holds for other problems like these. It says nothing about training the model again with another seed."
+    "Headline score of every benchmark in percent. \u00b1 is half of a 95 % interval over problems, brackets hold its limits "
+    "where it is lopsided: how far a number holds for other problems like these. It says nothing about training the model "
+    "again with another seed."
 )
 ACCURACY_TEXT = (
     "Headline score with its 95 % interval over problems. Overlapping intervals do not mean that models are alike: they "
@@ -109,7 +124,8 @@ PASS_TEXT = (
 )
 SAMPLES_TEXT = (
     "What k samples are worth: pass@k needs a judge who knows the answer and is the upper bound, maj@k takes the most "
-    "frequent answer, best-of-k the sample with the highest score. Bands: 95 % intervals over problems. Where maj@k "
+    "frequent answer, weighted-maj@k lets votes count by the exponential of a score, best-of-k takes the sample with the "
+    "highest score. Bands: 95 % intervals over problems. Where maj@k "
     "stays flat, samples agree, rightly or wrongly."
 )
 DIVERSITY_TEXT = (
@@ -155,7 +171,7 @@ def evaluation_score(name: str) -> Score:
     if at and family in _FAMILIES:
         meaning, factor, decimals = _FAMILIES[family]
         return Score(name, name.replace("_", "-"), factor, decimals, meaning.format(k=k))
-    return Score(name, name.replace("_", " "), 1, 3, "as recorded by the evaluation")
+    return score_for(name)
 
 
 def benchmark_label(name: str) -> str:
