@@ -224,11 +224,15 @@ def test_eval_on_data(start, capsys):
 
 
 def test_a_reward_that_fails_keeps_the_samples(start, capsys):
-    (start / "eval_bad.py").write_text("def nan(completions, **columns):\n    return [float('nan')] * len(completions)\n")
+    (start / "eval_bad.py").write_text(
+        "def nan(completions, **columns):\n    return [float('nan')] * len(completions)\n"
+    )
     given = {"--model": "start", "--data": "chats.jsonl", "--reward": "eval_bad:nan", "--output_dir": "ev"}
     assert main(["eval", *flat(given), "--num_samples", "2", "--max-new-tokens", "5"]) == 2
     assert "rewards must be finite" in capsys.readouterr().err
-    assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 8 and not (start / "ev/results.json").exists()
+    assert len((start / "ev" / "samples.jsonl").read_text().splitlines()) == 8
+    results = json.loads((start / "ev/results.json").read_text())
+    assert "tokens" in results and "evaluations" not in results
 
 
 def test_eval_mistakes(start, capsys):

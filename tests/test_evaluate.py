@@ -86,7 +86,9 @@ def test_every_score_says_how_it_was_made(place, capsys):
     assert (gsm8k["metric"], aime["metric"]) == ("avg@1", "avg@8")
     assert aime["sampling"] | {"backend": ""} == {
         "backend": "", "num_samples": 8, "temperature": 0.7, "top_p": 1.0, "top_k": 0, "max_new_tokens": 12, "seed": 0,
+        "prompt_format": "chat", "chat_template": aime["sampling"]["chat_template"],
     }  # fmt: skip
+    assert len(aime["sampling"]["chat_template"]) == 12
     assert aime["sampling"]["backend"].startswith("transformers ")
     assert sum(aime["stops"].values()) == 24 and aime["truncated"] == aime["stops"].get("length", 0) / 24
     assert sum(aime["grader"]["counts"].values()) == 24 and aime["grader"]["mode"] == "lenient"
@@ -115,11 +117,21 @@ def test_a_folder_with_samples_of_other_settings_is_refused(place, tokenizer, ca
     for words, what in [
         (("--seed", "1"), "seed: 0, now 1"),
         (("--max_new_tokens", "13"), "max_new_tokens: 12, now 13"),
-        (("--system_prompt", "Be brief."), "prompts: "),
+        (("--system_prompt", "Be brief."), "tasks.gsm8k at 1.prompts.gsm8k-0000: "),
+        (("--dtype", "bfloat16"), "dtype: 'auto', now 'bfloat16'"),
     ]:
         refused(capsys, place, what, *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out", *words)
     save_model(place / "model", tokenizer, seed=1)
-    refused(capsys, place, "model weights", *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out")
+    refused(
+        capsys,
+        place,
+        "holds results of model with other weights",
+        *BRIEF,
+        "--benchmarks",
+        "gsm8k",
+        "--output_dir",
+        "out",
+    )
     assert (place / "out" / "results.json").read_text() == before
 
 
@@ -180,8 +192,12 @@ def test_mistakes_are_refused_before_anything_is_written(place, tokenizer, capsy
         ("--num_samples must be at least 1, got 0", ("--model", "model", *gsm8k, "--num_samples", "0")),
         ("temperature 0 gives 2 equal samples", (*BRIEF, *gsm8k, "--temperature", "0", "--num_samples", "2")),
         ("--forgetting needs --reference", ("--model", "model", "--forgetting", "gem")),
-        ("leave out --benchmarks", ("--model", "model", *gsm8k, "--world", "recall")),
+        ("--world does not go with --benchmarks", ("--model", "model", *gsm8k, "--world", "recall")),
         ("no function 'score'", (*BRIEF, *gsm8k, "--reward_model", "json:score")),
+        ("is for --backend vllm", (*BRIEF, *gsm8k, "--vllm_server_base_url", "http://localhost:1")),
+        ("chat_template_kwargs is not JSON", (*BRIEF, *gsm8k, "--chat_template_kwargs", "{no")),
+        ("--samples does not go with --num_samples", ("--samples", "x.jsonl", *gsm8k, "--num_samples", "3")),
+        ("nowhere", (*BRIEF, *gsm8k, "--reward_model", "./nowhere")),
         ("There is no model in ./nowhere", ("--model", "./nowhere", *gsm8k)),
         ("vllm", (*BRIEF, *gsm8k, "--backend", "vllm")),
     ]:
@@ -222,3 +238,77 @@ def test_a_folder_with_an_adapter_is_a_model(place, tokenizer):
     assert evaluate("--model", "model", *words, "--output_dir", "plain") == 0
     drawn = [[row["logprob"] for row in read_rows(place / name / "samples.jsonl")] for name in ("out", "plain")]
     assert drawn[0] != drawn[1]
+
+
+def test_further_commands_join_what_the_folder_holds(place):
+    write_rows(place / "texts.jsonl", [{"text": "one two three"}, {"text": "four five six"}])
+    out = ("--output_dir", "out")
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--num_prompts", "2", *out) == 0  # a trial
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", *out) == 0
+    assert evaluate("--model", "model", "--data", "texts.jsonl", *out) == 0
+    assert evaluate(*BRIEF, "--benchmarks", "amc23", "--num_samples", "2", "--batch_size", "3", *out) == 0
+    results = results_in(place / "out")
+    assert [(one["benchmark"], one["num_problems"]) for one in results["evaluations"]] == [("gsm8k", 5), ("amc23", 5)]
+    assert results["tokens"]["num_rows"] == 2 and results["macro"][0]["n"] == 2
+    assert len(read_rows(place / "out" / "problems.jsonl")) == 10
+    assert evaluate("--regrade", "out", "--grader", "strict") == 0
+    again = results_in(place / "out")
+    assert [one["grader"]["mode"] for one in again["evaluations"]] == ["strict"] * 2
+    assert again["tokens"] == results["tokens"]
+
+
+def test_regrading_leaves_alone_what_a_reward_graded(place, capsys):
+    (place / "judge_own.py").write_text(
+        "def short(completions, **columns):\n    return [float(len(str(one)) < 99) for one in completions]\n"
+    )
+    write_rows(place / "own.jsonl", [{"prompt": "one two"}, {"prompt": "three"}])
+    out = ("--output_dir", "out")
+    words = ("--data", "own.jsonl", "--reward", "judge_own:short", "--num_samples", "2", "--max_new_tokens", "5")
+    assert evaluate("--model", "model", *words, *out) == 0
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", *out) == 0
+    before = results_in(place / "out")
+    assert "macro" not in before  # data of one's own is no benchmark to average with
+    assert evaluate("--regrade", "out") == 0
+    assert "own stays as it was graded" in capsys.readouterr().out
+    assert results_in(place / "out")["evaluations"] == before["evaluations"]
+
+
+def test_the_folder_may_be_the_models_own(place):
+    for _ in range(2):
+        assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "model") == 0
+
+
+def test_template_settings_reach_the_template(place, tokenizer):
+    save_model(place / "thinking", tokenizer)
+    (place / "thinking" / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}{% if think %} so {% endif %}"
+    )
+    words = ("--benchmarks", "gsm8k", "--data_dir", "data", "--max_new_tokens", "4", "--model", "thinking")
+    seen = []
+    for name in ("true", "false"):
+        assert evaluate(*words, "--chat_template_kwargs", f'{{"think": {name}}}', "--output_dir", name) == 0
+        seen.append(results_in(place / name)["evaluations"][0])
+    assert seen[0]["prompt_hash"] == seen[1]["prompt_hash"]
+    assert seen[0]["sampling"]["chat_template"] != seen[1]["sampling"]["chat_template"]
+    texts = [[row["text"] for row in read_rows(place / name / "samples.jsonl")] for name in ("true", "false")]
+    assert texts[0] != texts[1]
+
+
+def test_an_adapter_on_other_weights_is_another_model(place, tokenizer, capsys):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained("model")
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained("adapter")
+    tokenizer.save_pretrained("adapter")
+    words = ("--model", "adapter", "--benchmarks", "gsm8k", "--data_dir", "data", "--max_new_tokens", "4")
+    assert evaluate(*words, "--output_dir", "out") == 0
+    save_model(place / "model", tokenizer, seed=1)
+    refused(capsys, place, "with other weights", *words, "--output_dir", "out")
+
+
+def test_unknown_forgetting_tasks_are_refused_first(place, capsys):
+    pytest.importorskip("lm_eval")
+    (place / "tasks").mkdir()
+    words = ("--benchmarks", "gsm8k", "--reference", "model", "--forgetting", "no_such_task", "--task_dir", "tasks")
+    refused(capsys, place, "lm-eval knows no task 'no_such_task'", *BRIEF, *words)

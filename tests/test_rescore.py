@@ -105,8 +105,44 @@ def test_regrade_reads_nothing_but_the_folder(place):
     assert strict["settings"]["grader"] == strict["evaluations"][0]["grader"]["mode"] == "strict"
 
 
+def test_a_new_label_and_options_that_regrading_does_not_read(place, capsys):
+    assert recorded("--output_dir", "out") == 0
+    assert main(["eval", "--regrade", "out", "--label", "other"]) == 0
+    assert json.loads((place / "out" / "results.json").read_text())["label"] == "other"
+    for words in (["--output_dir", "new"], ["--num_samples", "3"], ["--model", "m"]):
+        assert main(["eval", "--regrade", "out", *words]) == 2
+        assert f"--regrade does not go with {words[0]}" in capsys.readouterr().err
+
+
+def test_recorded_texts_that_changed_are_refused(place, capsys):
+    assert recorded("--output_dir", "out") == 0
+    rows = [{**row, "stop": "length"} for row in read_rows(place / "texts.jsonl")]
+    write_rows(place / "texts.jsonl", rows)
+    assert recorded("--output_dir", "out") == 2
+    assert "drawn with other settings: samples:" in capsys.readouterr().err
+    assert recorded("--output_dir", "new") == 0
+    (one,) = json.loads((place / "new" / "results.json").read_text())["evaluations"]
+    assert one["truncated"] == 1.0
+
+
+def test_half_a_surrogate_pair_in_a_text(place):
+    (place / "texts.jsonl").write_text(
+        "".join(f'{{"id": "{one["id"]}", "text": "\\ud83d \\\\boxed{{2}}"}}\n' for one in PROBLEMS)
+    )
+    assert recorded("--output_dir", "out") == 0
+    assert scores_in(place / "out")["pass@1"] == pytest.approx(1 / 3)
+    assert main(["eval", "--regrade", "out"]) == 0
+
+
+def test_texts_that_do_not_say_their_benchmark(place, capsys):
+    write_rows(place / "data" / "gsm8k.jsonl", [{"id": "g", "problem": "?", "answer": "7"}])
+    words = ["--samples", "texts.jsonl", "--benchmarks", "gsm8k", "math500", "--data_dir", "data"]
+    assert main(["eval", *words]) == 2
+    assert "texts that do not say their benchmark, and 2 benchmarks are asked for" in capsys.readouterr().err
+
+
 def test_regrade_of_what_is_not_there(place, capsys):
     assert main(["eval", "--regrade", "nowhere"]) == 2
     assert "nowhere holds no finished evaluation" in capsys.readouterr().err
     assert main(["eval", "--regrade", "nowhere", "--benchmarks", "gsm8k"]) == 2
-    assert "--regrade takes model, benchmarks and samples from its folder" in capsys.readouterr().err
+    assert "--regrade does not go with --benchmarks: leave that out" in capsys.readouterr().err

@@ -140,3 +140,15 @@ def unknown_message(token: str, known: Sequence[str]) -> str:
         hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "see --help for the options."
         return f"unknown option {name.lstrip('-')!r}; {hint}"
     return f"unexpected {token!r}; options are --key value."
+
+
+def json_mapping(value: dict[str, Any] | str | None, option: str, example: str) -> dict[str, Any] | None:
+    """An option that is a mapping, or one written as JSON; ValueError for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{option} is not JSON: {error}. Example: '{example}'.") from error
+    if not isinstance(value or {}, dict):
+        raise ValueError(f"{option} must be a mapping such as '{example}', got {value!r}.")
+    return value

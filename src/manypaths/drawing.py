@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .evaluation.prompts import encode_prompts, is_conversation
-from .evaluation.results import weights_fingerprint
+from .evaluation.results import fingerprint, weights_fingerprint
 from .evaluation.run import draw_missing, task_settings
 from .evaluation.samples import Backend, check_context, requests_for
 from .evaluation.sampling import transformers_backend
@@ -47,56 +48,81 @@ def load_tokenizer(path: str, chat_template_path: str | None = None) -> Any:
     return tokenizer
 
 
-def draw_answers(
-    model: str, dtype: str, tasks: Sequence[Task], tokenizer: Any, options: SamplingArguments, folder: Path
-) -> str:
-    """Fill the folder's samples.jsonl with what the tasks ask for; returns the backend's name.
+@dataclass(frozen=True)
+class Plan:
+    """Tasks whose prompts have been checked and turned into token ids, [tasks][P][tokens]."""
 
-    Raises ValueError before anything is written: conversations without a chat template, a tokenizer larger than the
-    model, a prompt that does not fit, samples of other settings in the folder.
+    model: str
+    dtype: str
+    tasks: Sequence[Task]
+    prompt_ids: Sequence[Sequence[Sequence[int]]]
+    tokenizer: Any
+    options: SamplingArguments
+
+    def sampling(self, task: Task, drawn_with: Sequence[str]) -> dict[str, Any]:
+        """How a task's samples were drawn, for the results."""
+        chat = any(map(is_conversation, task.prompts))
+        template = fingerprint([self.tokenizer.chat_template, self.options.chat_template_kwargs])[:12]
+        return {
+            "backend": ", ".join(drawn_with),
+            **asdict(task.sampling),
+            "prompt_format": "chat" if chat else "text",
+            "chat_template": template if chat else None,
+        }
+
+
+def plan_draws(model: str, dtype: str, tasks: Sequence[Task], tokenizer: Any, options: SamplingArguments) -> Plan:
+    """All that can be checked before a model is loaded or anything is written.
+
+    Raises ValueError: conversations without a chat template, a tokenizer larger than the model, a prompt that does
+    not fit with its answer, an adapter for vLLM.
     """
     config = load_config(model)
     check_tokenizer_fits(config, tokenizer)
+    if options.backend == "vllm" and not (Path(model) / "config.json").is_file() and Path(model).is_dir():
+        raise ValueError(f"{model} is an adapter, which vLLM is not given here: merge it into its model first.")
     if tokenizer.chat_template is None and any(is_conversation(prompt) for task in tasks for prompt in task.prompts):
         raise ValueError(
             f"The tokenizer of {model} has no chat template. Give one with --chat_template_path, or ask in plain text "
             "with --prompt_format text."
         )
-    kwargs = options.chat_template_kwargs
-    prompt_ids = [encode_prompts(tokenizer, task.prompts, kwargs) for task in tasks]
+    prompt_ids = [encode_prompts(tokenizer, task.prompts, options.chat_template_kwargs) for task in tasks]
     for task, ids in zip(tasks, prompt_ids, strict=True):
-        names = [f"of problem {problem.id}" for problem in task.problems for _ in range(task.sampling.num_samples)]
-        check_context(config, requests_for(ids, task.sampling), names)
-    longest = max(
-        max(map(len, ids)) + task.sampling.max_new_tokens for task, ids in zip(tasks, prompt_ids, strict=True)
-    )
+        names = [f"of problem {problem.id}" for problem in task.problems]
+        check_context(config, requests_for(ids, replace(task.sampling, num_samples=1)), names)
+    return Plan(model, dtype, tasks, prompt_ids, tokenizer, options)
+
+
+def draw(plan: Plan, folder: Path, held: ExitStack) -> SampleStore:
+    """Fill the folder's samples.jsonl with what the plan asks for; the store stays open, and locked, in `held`.
+
+    Raises ValueError for samples of other settings in the folder. A new folder goes again when nothing was drawn.
+    """
     settings = {
-        "model weights": weights_fingerprint(model),
-        "dtype": dtype,
-        "backend": options.backend,
-        "batch_size": options.batch_size,
+        "model weights": weights_fingerprint(plan.model),
+        "dtype": plan.dtype,
+        "backend": plan.options.backend,
     }
     by_task = {
         f"{task.benchmark} at {task.sampling.temperature:g}": task_settings(task, ids)
-        for task, ids in zip(tasks, prompt_ids, strict=True)
+        for task, ids in zip(plan.tasks, plan.prompt_ids, strict=True)
     }
     is_new = not folder.exists()
-    with SampleStore(folder, settings, by_task) as store:
-        try:
-            name = draw_missing(
-                tasks, prompt_ids, store, lambda: open_backend(model, dtype, tokenizer, options, longest)
-            )
-        except BaseException:
-            if is_new and not store.samples:
-                shutil.rmtree(folder)
-            raise
-    return name or (f"transformers {version('transformers')}" if options.backend == "transformers" else "vllm")
+    store = held.enter_context(SampleStore(folder, settings, by_task))
+    try:
+        draw_missing(plan.tasks, plan.prompt_ids, store, lambda: open_backend(plan))
+    except BaseException:
+        if is_new and not store.samples:
+            shutil.rmtree(folder)
+        raise
+    return store
 
 
-def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArguments, longest: int) -> Backend:
-    """The backend that was asked for; `longest` is the most tokens that prompt and answer have together."""
+def open_backend(plan: Plan) -> Backend:
+    """The backend that was asked for; vLLM gets room for the longest prompt with its answer."""
+    model, tokenizer, options = plan.model, plan.tokenizer, plan.options
     if options.backend == "transformers":
-        return transformers_backend(load_model(model, dtype), tokenizer, options.batch_size)
+        return transformers_backend(load_model(model, plan.dtype), tokenizer, options.batch_size)
     from .evaluation.vllm_sampling import vllm_backend
 
     return vllm_backend(
@@ -105,6 +131,9 @@ def open_backend(model: str, dtype: str, tokenizer: Any, options: SamplingArgume
         server_base_url=options.vllm_server_base_url,
         tensor_parallel_size=options.vllm_tensor_parallel_size,
         gpu_memory_utilization=options.vllm_gpu_memory_utilization,
-        max_model_length=longest,
-        dtype=dtype,
+        max_model_length=max(
+            max(map(len, ids)) + task.sampling.max_new_tokens
+            for task, ids in zip(plan.tasks, plan.prompt_ids, strict=True)
+        ),
+        dtype=plan.dtype,
     )

@@ -1,19 +1,22 @@
 """`manypaths eval`: benchmarks, prompts, data of one's own, a built-in world, or what was forgotten, for one model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 
-from .drawing import draw_answers, load_model, load_tokenizer
+from .arguments import json_mapping
+from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
 from .evaluation.diversity import named_encoder
 from .evaluation.ledger import ledger
 from .evaluation.prompts import Prompt
-from .evaluation.results import macro, record, write_results
+from .evaluation.results import earlier_results, joined_results, record, weights_fingerprint, write_results
 from .evaluation.reward_model import scorer as reward_scorer
 from .evaluation.run import Grader, evaluate_tasks
 from .evaluation.samples import Sample, Sampling
@@ -34,6 +37,15 @@ NOT_A_SETTING = ("output_dir", "label")
 SAMPLING_OPTIONS = ("num_samples", "temperature", "top_p", "top_k", "max_new_tokens", "seed")
 DATA_DEFAULTS = {"num_samples": 8, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 512}
 TOKEN_BATCH = 8
+ALWAYS = ("label", "output_dir")
+READ_BY = {  # what the ways to evaluate that read few options read
+    "regrade": ("regrade", "label", "grader", "reward_model", "embedding_model"),
+    "samples": (
+        *ALWAYS, "samples", "benchmarks", "prompts", "data_dir", "grader", "reward_model", "embedding_model",
+        "prompt_format", "system_prompt",
+    ),
+    "world": (*ALWAYS, "world", "model", "reference", "num_prompts", "dtype", "num_samples", "temperature", "seed"),
+}  # fmt: skip
 
 
 def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) -> dict[str, Any]:
@@ -42,32 +54,46 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     Any of: benchmarks and prompts (samples, graded, with their diversity), data (token scores where rows hold an
     answer to learn from; samples with a reward or `num_samples`), forgetting (lm-eval tasks on model and
     reference). Or a built-in world. Or texts made elsewhere (`samples`), or the stored samples of a folder graded
-    again (`regrade`).
+    again (`regrade`). Results of the same model that the folder holds already stay, unless measured again.
 
-    Raises ValueError or FileNotFoundError before anything is written.
+    Raises ValueError or FileNotFoundError for whatever can be known before a model is loaded, with nothing written.
     """
     from .report import print_evaluation, write_evaluation_report
 
     sampling = SamplingArguments() if sampling is None else sampling
     check_options(options, sampling)
     folder = Path(options.regrade or options.output_dir or OUTPUT_DIR)
-    if options.regrade is not None:
-        results = regrade(options, folder)
-    else:
-        if options.samples is not None:
-            fixed = replace(sampling, temperature=None, temperatures=None)
-            parts = evaluate_recorded(options, benchmark_sets(options, fixed), folder)
+    with ExitStack() as held:  # keeps the samples' folder locked until all is written
+        if options.regrade is not None:
+            results = regrade(options, folder, held)
+            path = write_results(results, folder)
         else:
-            parts = (evaluate_world if options.world else evaluate_model)(options, sampling, folder)
-        settings = {**asdict(options), **asdict(sampling)}
-        settings = {name: value for name, value in settings.items() if name not in NOT_A_SETTING}
-        model = options.model or options.samples
-        results = record(settings, model, options.label or short_name(model), **parts)
-    path = write_results(results, folder)
-    print_evaluation([results])
-    print(f"report: {write_evaluation_report([results], folder)}")
-    print(f"results: {path}")
+            model = options.model or options.samples
+            weights = weights_fingerprint(model)
+            results = earlier_results(folder, weights)
+            settings = {**asdict(options), **asdict(sampling)}
+            settings = {name: value for name, value in settings.items() if name not in NOT_A_SETTING}
+            for part in parts_of(options, sampling, folder, held):
+                results = joined_results(
+                    results, record(settings, model, options.label or short_name(model), weights, **part)
+                )
+                path = write_results(results, folder)
+        print_evaluation([results])
+        print(f"report: {write_evaluation_report([results], folder)}")
+        print(f"results: {path}")
     return results
+
+
+def parts_of(
+    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack
+) -> Iterator[dict[str, Any]]:
+    """What is measured, part by part, so that each can be written before the next begins."""
+    if options.samples is not None:
+        return evaluate_recorded(options, benchmark_sets(options, sampling), folder, held)
+    check_model(options.model)
+    if options.world is not None:
+        return evaluate_world(options, sampling)
+    return evaluate_model(options, sampling, folder, held)
 
 
 def short_name(model: str) -> str:
@@ -76,37 +102,44 @@ def short_name(model: str) -> str:
 
 def check_options(options: EvalArguments, sampling: SamplingArguments) -> None:
     """ValueError for what is missing, does not go together, or is out of range."""
-    subjects = {name: getattr(options, name) for name in ("data", "benchmarks", "prompts", "forgetting", "world")}
-    asked = [f"--{name}" for name, value in subjects.items() if value]
-    if options.regrade is not None:
-        if asked or options.samples or options.model:
-            raise ValueError("--regrade takes model, benchmarks and samples from its folder; leave them out.")
-        return
-    if options.model is None and options.samples is None:
+    asked = [name for name in ("data", "benchmarks", "prompts", "forgetting", "world") if getattr(options, name)]
+    for way, read in READ_BY.items():
+        if getattr(options, way) is not None:
+            unread = [f"--{name}" for name in given_options(options, sampling) if name not in read]
+            if unread:
+                raise ValueError(f"--{way} does not go with {', '.join(unread)}: leave that out.")
+    if options.regrade is None and options.samples is None and options.model is None:
         raise ValueError("--model is missing: a model folder or hub id (or --samples FILE with texts made elsewhere).")
-    if not asked:
+    if options.regrade is None and not asked:
         raise ValueError("Nothing to measure: give --benchmarks, --prompts, --data, --forgetting or --world.")
-    if options.world and len(asked) > 1:
-        raise ValueError(f"--world stands alone; leave out {', '.join(name for name in asked if name != '--world')}.")
-    if options.samples and (options.model or not (options.benchmarks or options.prompts) or len(asked) > 2):
-        raise ValueError("--samples needs --benchmarks or --prompts, the problems its texts answer, and no --model.")
     if options.forgetting and options.reference is None:
         raise ValueError("--forgetting needs --reference, the base model to compare with.")
     if sampling.temperature is not None and sampling.temperatures is not None:
         raise ValueError("Give --temperature or --temperatures, not both.")
-    least = {"num_samples": 0 if options.data else 1, "batch_size": 1, "max_new_tokens": 1}
-    for name, value in [*asdict(sampling).items(), ("num_prompts", options.num_prompts)]:
-        if value is not None and name in (*least, "num_prompts") and value < least.get(name, 1):
-            raise ValueError(f"--{name} must be at least {least.get(name, 1)}, got {value}.")
+    if sampling.backend != "vllm":
+        for name in given_options(options, sampling):
+            if name.startswith("vllm_"):
+                raise ValueError(f"--{name} is for --backend vllm; give that too, or leave it out.")
+    least = {"num_samples": 0 if options.data else 1, "batch_size": 1, "max_new_tokens": 1, "num_prompts": 1}
+    for name, value in {**asdict(sampling), "num_prompts": options.num_prompts}.items():
+        if name in least and value is not None and value < least[name]:
+            raise ValueError(f"--{name} must be at least {least[name]}, got {value}.")
 
 
-def evaluate_world(options: EvalArguments, sampling: SamplingArguments, _: Path) -> dict[str, Any]:
+def given_options(options: EvalArguments, sampling: SamplingArguments) -> list[str]:
+    """Options that differ from their defaults."""
+    return [
+        field.name for group in (options, sampling) for field in fields(group)
+        if getattr(group, field.name) != field.default
+    ]  # fmt: skip
+
+
+def evaluate_world(options: EvalArguments, sampling: SamplingArguments) -> Iterator[dict[str, Any]]:
     from .playground import WORLDS, evaluate
     from .playground.tokenizer import VOCABULARY
 
     if options.world not in WORLDS:
         raise ValueError(f"Unknown world {options.world!r}; choose one of {', '.join(WORLDS)}.")
-    check_model(options.model)
     model = load_model(options.model, options.dtype)
     if len(plain_head(model).weight) != len(VOCABULARY):
         raise ValueError(f"{options.model} is no model of the built-in worlds: they have {len(VOCABULARY)} tokens.")
@@ -120,15 +153,18 @@ def evaluate_world(options: EvalArguments, sampling: SamplingArguments, _: Path)
         num_samples=sampling.num_samples or 64,
         temperature=1.0 if sampling.temperature is None else sampling.temperature,
     )
-    return {"evaluation": measured}
+    yield {"evaluation": measured}
 
 
-def evaluate_model(options: EvalArguments, sampling: SamplingArguments, folder: Path) -> dict[str, Any]:
-    """Everything but worlds, from the cheapest check to the longest run."""
+def evaluate_model(
+    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack
+) -> Iterator[dict[str, Any]]:
+    """Everything but worlds and recorded texts, from the cheapest check to the longest run."""
+    kwargs = json_mapping(sampling.chat_template_kwargs, "chat_template_kwargs", '{"enable_thinking": false}')
+    sampling = replace(sampling, chat_template_kwargs=kwargs)
     reward = None if options.reward is None else resolve_reward(options.reward)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
     encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
-    check_model(options.model)
     if options.reference is not None:
         check_model(options.reference)
     tasks = benchmark_sets(options, sampling)
@@ -139,36 +175,51 @@ def evaluate_model(options: EvalArguments, sampling: SamplingArguments, folder: 
         raise ValueError(f"{options.data} has prompts only: give a --reward or --num_samples to draw answers.")
     check_names([*dict.fromkeys(one.benchmark for one in tasks), *dict.fromkeys(one.benchmark for one in data_tasks)])
     tokenizer = load_tokenizer(options.model, sampling.chat_template_path)
-    parts: dict[str, Any] = {}
+    everything = [*tasks, *data_tasks]
+    plan = plan_draws(options.model, options.dtype, everything, tokenizer, sampling) if everything else None
+    if options.forgetting:
+        check_forgetting(options)
     if taught is not None:
-        parts |= token_scores(options, tokenizer, rows.select_columns(training_columns(rows, taught)))
-    if tasks or data_tasks:
-        everything = [*tasks, *data_tasks]
-        backend = draw_answers(options.model, options.dtype, everything, tokenizer, sampling, folder)
+        yield token_scores(options, tokenizer, rows.select_columns(training_columns(rows, taught)))
+    if plan is not None:
+        store = draw(plan, folder, held)
         by_reward = {task.benchmark: rewarded(options, reward, rows, tokenizer) for task in data_tasks if reward}
-        parts["evaluations"] = evaluate_tasks(
+        evaluations = evaluate_tasks(
             everything,
+            store.samples,
             folder,
             grade=lambda task, texts: by_reward.get(task.benchmark, by_gold(options.grader))(task, texts),
-            sampling=lambda task, number: {"backend": backend, **asdict(task.sampling)},
+            sampling=lambda task, number: plan.sampling(task, store.drawn_with),
             scorer=scorer,
             encoder=encoder,
         )
-        parts["macro"] = macro(parts["evaluations"])
+        yield {"evaluations": evaluations}
     if options.forgetting:
-        from .evaluation.forgetting import forgetting
+        yield {"forgetting": forgotten(options, folder)}
 
-        parts["forgetting"] = forgetting(
-            options.reference,
-            options.model,
-            tasks="gem" if options.forgetting == ["gem"] else options.forgetting,
-            task_dir=options.task_dir,
-            limit=options.num_prompts,
-            dtype=options.dtype,
-            batch_size=sampling.batch_size,
-            folder=folder / "forgetting",
-        )
-    return parts
+
+def check_forgetting(options: EvalArguments) -> None:
+    """That lm-eval is there and knows the tasks; its own errors say what to do."""
+    from .evaluation.forgetting import task_names
+    from .evaluation.harness import harness_version, load_tasks
+
+    harness_version()
+    load_tasks(task_names(options.forgetting), options.task_dir)
+
+
+def forgotten(options: EvalArguments, folder: Path) -> dict[str, Any]:
+    from .evaluation.forgetting import forgetting
+
+    return forgetting(
+        options.reference,
+        options.model,
+        tasks=options.forgetting,
+        task_dir=options.task_dir,
+        limit=options.num_prompts,
+        dtype=options.dtype,
+        batch_size="auto" if torch.accelerator.is_available() else 8,
+        folder=folder / "forgetting",
+    )
 
 
 def benchmark_sets(options: EvalArguments, sampling: SamplingArguments) -> list[Task]:
@@ -267,4 +318,7 @@ def token_scores(options: EvalArguments, tokenizer: Any, rows: Dataset) -> dict[
     parts = {"tokens": token_evidence(own)}
     if reference is not None:
         parts["ledger"] = ledger(own, list(row_statistics(reference, batches)))
+    del model, reference
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what draws next may want all of it
     return parts

@@ -1,42 +1,52 @@
 """Scores without a model: of texts that were made elsewhere, and again of the samples a folder holds."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from .evaluation.diversity import named_encoder
 from .evaluation.recorded import read_recorded
-from .evaluation.results import fingerprint, macro, record
+from .evaluation.results import fingerprint, joined_results, record
 from .evaluation.reward_model import scorer as reward_scorer
 from .evaluation.run import PROBLEMS, evaluate_tasks, samples_of, stored_problems
 from .evaluation.samples import Sample, Sampling
 from .evaluation.scoring import by_gold
-from .evaluation.store import SampleKey, SampleStore
+from .evaluation.store import SAMPLES, SampleKey, SampleStore, locked, read_samples
 from .evaluation.tasks import Task
 from .options import EvalArguments
+from .report.compare import RESULTS, load_results
 from .sources import json_lines, read_text
 
+SAMPLING = [field.name for field in fields(Sampling)]
 
-def evaluate_recorded(options: EvalArguments, sets: Sequence[Task], folder: Path) -> dict[str, Any]:
+
+def evaluate_recorded(
+    options: EvalArguments, sets: Sequence[Task], folder: Path, held: ExitStack
+) -> Iterator[dict[str, Any]]:
     """Texts made elsewhere for these sets of problems, brought into the folder so that they can be graded again."""
     tasks, found = recorded_tasks(sets, read_recorded(options.samples), options.samples)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
     encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
-    with SampleStore(folder, {"samples": fingerprint([[*key, one.text] for key, one in found.items()])}) as store:
-        for key, one in found.items():
-            if key not in store.samples:
-                store.add(key, one)
+    store = held.enter_context(SampleStore(folder, {"samples": recorded_fingerprint(found)}))
+    for key, one in found.items():
+        if key not in store.samples:
+            store.add(key, one)
     evaluations = evaluate_tasks(
         tasks,
+        store.samples,
         folder,
         grade=by_gold(options.grader),
         sampling=lambda task, number: {"backend": "recorded", "num_samples": number, "temperature": task.setting},
         scorer=scorer,
         encoder=encoder,
     )
-    return {"evaluations": evaluations, "macro": macro(evaluations)}
+    yield {"evaluations": evaluations}
+
+
+def recorded_fingerprint(samples: Mapping[SampleKey, Sample]) -> str:
+    return fingerprint([[*key, *asdict(one).values()] for key, one in samples.items()])
 
 
 def recorded_tasks(
@@ -44,9 +54,14 @@ def recorded_tasks(
 ) -> tuple[list[Task], dict[SampleKey, Sample]]:
     """A task per benchmark and recorded temperature, and their samples under full keys.
 
-    Raises ValueError for texts without a benchmark where several are asked for, a benchmark without texts, or a
-    text for a problem that the benchmark does not have.
+    Raises ValueError for texts without a benchmark where several are asked for, a benchmark without texts, a problem
+    that lacks a sample, or a text for a problem that the benchmark does not have.
     """
+    if len(sets) > 1 and any(key.benchmark is None for key in recorded):
+        raise ValueError(
+            f"{source} has texts that do not say their benchmark, and {len(sets)} benchmarks are asked for: give every "
+            'row a "benchmark", or ask for one at a time.'
+        )
     tasks, found = [], {}
     for one in sets:
         own = {
@@ -64,39 +79,40 @@ def recorded_tasks(
         found |= own
     for task in tasks:
         samples_of(task, found)
-    if len(sets) > 1 and any(key.benchmark is None for key in recorded):
-        raise ValueError(f"{source} has texts without a benchmark, and {len(sets)} benchmarks are asked for.")
     return tasks, found
 
 
-def regrade(options: EvalArguments, folder: Path) -> dict[str, Any]:
-    """The folder's results with its stored samples graded and scored again; what was not sampled stays."""
-    if not (folder / "results.json").is_file() or not (folder / PROBLEMS).is_file():
+def regrade(options: EvalArguments, folder: Path, held: ExitStack) -> dict[str, Any]:
+    """The folder's results with its stored samples graded and scored again; what has no gold answers stays as it is."""
+    if not (folder / RESULTS).is_file() or not (folder / PROBLEMS).is_file():
         raise FileNotFoundError(f"{folder} holds no finished evaluation with samples to grade again.")
-    results = json.loads(read_text(folder / "results.json"))
+    held.enter_context(locked(folder))
+    (results,) = load_results([folder])
     rows = list(json_lines(read_text(folder / PROBLEMS), folder / PROBLEMS).values())
-    tasks, how = [], []
-    for one in results["evaluations"]:
-        if one["grader"] and "reward" in one["grader"]:
-            raise ValueError(
-                f"{one['benchmark']} was graded by the reward {one['grader']['reward']}, which reads the data: give the "
-                "same command again; it keeps the samples."
+    tasks, how = [], {}
+    for one in results.get("evaluations", ()):
+        if "reward" in (one["grader"] or ()):
+            print(
+                f"{one['benchmark']} stays as it was graded: its reward reads the data. Give the first command again."
             )
-        problems, prompts = stored_problems(rows, one["benchmark"])
-        given = {name: value for name, value in one["sampling"].items() if name != "backend"}
-        sampling = None if one["sampling"]["backend"] == "recorded" else Sampling(**given)
-        tasks.append(Task(one["benchmark"], one["setting"], problems, prompts, sampling, one["excluded"]))
-        how.append(one["sampling"])
+            continue
+        problems, prompts = stored_problems(rows, one["benchmark"], one["per_problem"]["id"])
+        drawn = one["sampling"]
+        given = None if drawn["backend"] == "recorded" else Sampling(**{name: drawn[name] for name in SAMPLING})
+        tasks.append(Task(one["benchmark"], one["setting"], problems, prompts, given, one["excluded"]))
+        how[one["benchmark"], one["setting"]] = drawn
     chosen = {name: getattr(options, name) or results["settings"][name] for name in ("reward_model", "embedding_model")}
     evaluations = evaluate_tasks(
         tasks,
+        read_samples(folder / SAMPLES),
         folder,
         grade=by_gold(options.grader),
-        sampling=lambda task, number: how[tasks.index(task)],
+        sampling=lambda task, number: how[task.benchmark, task.setting],
         scorer=None if chosen["reward_model"] is None else reward_scorer(chosen["reward_model"]),
         encoder=None if chosen["embedding_model"] is None else named_encoder(chosen["embedding_model"]),
     )
     settings = {**results["settings"], **chosen, "grader": options.grader}
-    kept = {name: part for name, part in results.items() if name not in record({}, "", "")}
-    parts = {**kept, "evaluations": evaluations, "macro": macro(evaluations)}
-    return record(settings, results["model"], options.label or results["label"], **parts)
+    label = options.label or results["label"]
+    return joined_results(
+        results, record(settings, results["model"], label, results["weights"], evaluations=evaluations)
+    )

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, ReadInstruction, load_dataset, load_from_disk
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 EXTENSIONS = (".json", ".jsonl", ".parquet")
 
 
-def read_source(path_or_hub_id: str | Path, split: str = "train", name: str | None = None) -> Dataset:
+def read_source(path_or_hub_id: str | Path, split: str = "train", name: str | None = None) -> "Dataset":
     """All columns of a .json, .jsonl or .parquet file, a folder (saved dataset or data files), or a hub id.
 
     `split` may be a slice (`train[:100]`); a file has the one split `train`. `name`: configuration on the hub.
@@ -37,8 +38,10 @@ def looks_like_file(text: str) -> bool:
     return text.startswith((".", "/", "~")) or Path(text).suffix in (*EXTENSIONS, ".csv", ".txt", ".gz")
 
 
-def read_file(path: Path) -> Dataset:
+def read_file(path: Path) -> "Dataset":
     """A local file as a dataset; see `load_training_data` for the errors."""
+    from datasets import Dataset
+
     if not path.is_file():
         raise FileNotFoundError(f"No data file at {path} (looked in {path.absolute().parent}).")
     if path.suffix not in EXTENSIONS:
@@ -66,7 +69,9 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); is it {path.suffix}?") from error
 
 
-def read_parquet(path: Path) -> Dataset:
+def read_parquet(path: Path) -> "Dataset":
+    from datasets import Dataset
+
     try:
         return Dataset.from_parquet(str(path), keep_in_memory=True)
     except Exception as error:  # pyarrow and datasets wrap a damaged file in several ways
@@ -119,8 +124,10 @@ def json_kind(value: Any) -> str:
     return kinds.get(type(value), type(value).__name__)
 
 
-def take_split(dataset: Dataset, split: str, path: Path) -> Dataset:
+def take_split(dataset: "Dataset", split: str, path: Path) -> "Dataset":
     """Rows of `train`, `train[:100]`, `train[90%:]`; a file has no other split."""
+    from datasets import ReadInstruction
+
     try:
         (instruction,) = ReadInstruction.from_spec(split).to_absolute({"train": len(dataset)})
     except (ValueError, AssertionError) as error:
@@ -132,8 +139,10 @@ def take_split(dataset: Dataset, split: str, path: Path) -> Dataset:
     return dataset.select(range(start or 0, len(dataset) if stop is None else stop))
 
 
-def read_folder(path: Path, split: str, name: str | None) -> Dataset:
+def read_folder(path: Path, split: str, name: str | None) -> "Dataset":
     """A folder written by `save_to_disk`, or one of data files."""
+    from datasets import load_from_disk
+
     if (path / "dataset_dict.json").is_file():
         return named_split(load_from_disk(str(path)), split, path)
     if (path / "state.json").is_file():
@@ -141,13 +150,15 @@ def read_folder(path: Path, split: str, name: str | None) -> Dataset:
     return load_hub_dataset(str(path), split, name)
 
 
-def named_split(splits: Mapping[str, Dataset], split: str, path: Path) -> Dataset:
+def named_split(splits: Mapping[str, "Dataset"], split: str, path: Path) -> "Dataset":
     if split not in splits:
         raise ValueError(f"{path} has no split {split!r}; it has {', '.join(splits)}.")
     return splits[split]
 
 
-def load_hub_dataset(path: str, split: str, name: str | None) -> Dataset:
+def load_hub_dataset(path: str, split: str, name: str | None) -> "Dataset":
+    from datasets import load_dataset
+
     try:
         return load_dataset(path, name, split=split)
     except Exception as error:  # the hub client, the builders and pyarrow all raise their own

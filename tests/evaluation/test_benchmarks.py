@@ -109,12 +109,27 @@ def test_a_benchmark_that_cannot_be_downloaded_says_how_to_give_it(monkeypatch):
 
 
 def test_errata_apply_only_to_the_row_they_know(tmp_path):
-    leaked = {"id": "gaokao2023en-0192", "problem": "Pick one.(A) 1 (B) 2Answer: A", "answer": ""}
-    other = {"id": "gaokao2023en-0107", "problem": "How many?", "answer": "146"}
-    write_rows(tmp_path / "gaokao2023en.jsonl", [leaked, other])
-    first, second = load_problems(BENCHMARKS["gaokao2023en"], str(tmp_path))
-    assert (first.text, first.answer) == ("Pick one.(A) 1 (B) 2", "A")
-    assert second.answer == "146" and ERRATA[second.id].answer == "145"
+    leaked = {"id": "x", "problem": "Of 435 voting members, pick one.(A) 1 (B) 2Answer: A", "answer": ""}
+    right = {"id": "y", "problem": "A sequence of 28 letters?", "answer": "146"}
+    other = {"id": "z", "problem": "Of 434 voting members?Answer: A", "answer": ""}
+    write_rows(tmp_path / "gaokao2023en.jsonl", [leaked, right, other])
+    first, second, third = load_problems(BENCHMARKS["gaokao2023en"], str(tmp_path))
+    assert (first.text, first.answer) == ("Of 435 voting members, pick one.(A) 1 (B) 2", "A")
+    assert second.answer == "146" and third.answer == "" and third.text.endswith("Answer: A")
+    assert {one.benchmark for one in ERRATA} <= set(BENCHMARKS)
+
+
+def test_rows_of_the_hub_are_numbered_as_local_files_are(monkeypatch):
+    rows = [{"id": 77, "question": "x?", "answer": "1"}, {"id": 77, "question": "y?", "answer": "2"}]
+    monkeypatch.setattr(benchmarks, "read_source", lambda *_: rows)
+    assert [one.id for one in load_problems(BENCHMARKS["amc23"])] == ["amc23-0000", "amc23-0001"]
+
+
+def test_a_file_named_outright_is_not_replaced_by_one_of_the_same_name(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "poems.jsonl", [{"problem": "the other"}])
+    path = write_rows(tmp_path / "poems.jsonl", [{"prompt": "this one"}])
+    assert load_problems(open_ended(str(path)), str(tmp_path / "data"))[0].text == "this one"
 
 
 def test_an_own_benchmark_is_five_lines_of_yaml(tmp_path):

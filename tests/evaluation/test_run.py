@@ -1,11 +1,11 @@
 import pytest
 
-from evaluations import read_rows
+from evaluations import read_rows, write_rows
 from manypaths.evaluation.benchmarks import Problem
 from manypaths.evaluation.run import draw_missing, evaluate_tasks, samples_of, stored_problems, task_settings
 from manypaths.evaluation.samples import Backend, Sample, Sampling
 from manypaths.evaluation.scoring import by_gold
-from manypaths.evaluation.store import SampleKey, SampleStore
+from manypaths.evaluation.store import SampleKey, SampleStore, read_samples
 from manypaths.evaluation.tasks import Task
 
 PROBLEMS = [Problem("a", "1 + 1?", "2"), Problem("b", "2 + 2?", "4")]
@@ -41,7 +41,8 @@ def test_only_what_is_missing_is_drawn(tmp_path):
     with SampleStore(tmp_path, {}, settings(task())) as store, pytest.raises(RuntimeError):
         draw_missing([task()], [IDS], store, lambda: backend(drawn, fails_at=3))
     with SampleStore(tmp_path, {}, settings(task())) as store:
-        assert draw_missing([task()], [IDS], store, lambda: backend(drawn)) == "fake 1.0"
+        draw_missing([task()], [IDS], store, lambda: backend(drawn))
+        assert store.drawn_with == ["fake 1.0"]
     assert drawn == [0, 1, 2, 3]
     more = task(num_samples=3)
     with SampleStore(tmp_path, {}, settings(more)) as store:
@@ -53,7 +54,7 @@ def test_no_backend_is_opened_when_nothing_is_missing(tmp_path):
     with SampleStore(tmp_path, {}, settings(task())) as store:
         draw_missing([task()], [IDS], store, lambda: backend([]))
     with SampleStore(tmp_path, {}, settings(task())) as store:
-        assert draw_missing([task()], [IDS], store, lambda: pytest.fail("a model was loaded")) is None
+        draw_missing([task()], [IDS], store, lambda: pytest.fail("a model was loaded"))
 
 
 def test_everything_that_shapes_a_sample_is_in_the_settings():
@@ -69,6 +70,7 @@ def test_evaluation_writes_problems_and_verdicts(tmp_path):
         draw_missing([task()], [IDS], store, lambda: backend([]))
     (entry,) = evaluate_tasks(
         [task()],
+        read_samples(tmp_path / "samples.jsonl"),
         tmp_path,
         grade=by_gold("strict"),
         sampling=lambda one, number: {"backend": "fake", "temperature": 0.5},
@@ -81,7 +83,22 @@ def test_evaluation_writes_problems_and_verdicts(tmp_path):
     ]  # fmt: skip
     assert verdicts[1]["extracted"] == "2" and verdicts[0]["reason"] and verdicts[0]["score"] == 6.0
     rows = read_rows(tmp_path / "problems.jsonl")
-    assert stored_problems(rows, "sums") == (PROBLEMS, ["1 + 1?", "2 + 2?"])
+    assert stored_problems(rows, "sums", ["a", "b"]) == (PROBLEMS, ["1 + 1?", "2 + 2?"])
+    with pytest.raises(ValueError, match="lacks problem c of sums"):
+        stored_problems(rows, "sums", ["c"])
+
+
+def test_rows_of_other_tasks_stay(tmp_path):
+    write_rows(tmp_path / "problems.jsonl", [{"benchmark": name, "id": "a", "old": True} for name in ("sums", "other")])
+    earlier = [{"benchmark": "sums", "temperature": heat, "old": True} for heat in (0.5, 1.0)]
+    write_rows(tmp_path / "grades.jsonl", earlier)
+    with SampleStore(tmp_path, {}, settings(task())) as store:
+        draw_missing([task()], [IDS], store, lambda: backend([]))
+        evaluate_tasks([task()], store.samples, tmp_path, grade=by_gold("strict"), sampling=lambda one, number: {})
+    problems = [(row["benchmark"], row["id"], "old" in row) for row in read_rows(tmp_path / "problems.jsonl")]
+    assert problems == [("other", "a", True), ("sums", "a", False), ("sums", "b", False)]
+    grades = [(row["temperature"], "old" in row) for row in read_rows(tmp_path / "grades.jsonl")]
+    assert grades == [(1.0, True), *[(0.5, False)] * 4]
 
 
 def test_a_missing_sample_is_named():

@@ -8,7 +8,7 @@ import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from conftest import tiny_llama
-from manypaths.evaluation.prompts import encode_prompts, prompt_hash
+from manypaths.evaluation.prompts import encode_prompts
 from manypaths.evaluation.samples import (
     Request,
     Sampling,
@@ -113,11 +113,6 @@ def test_errors(model, tokenizer):
             sample(model, tokenizer, [[{"role": "user", "content": "one"}]], Sampling())
     finally:
         tokenizer.chat_template = template
-
-
-def test_the_hash_names_the_tokens(tokenizer):
-    assert prompt_hash(tokenizer, PROMPTS) == prompt_hash(tokenizer, list(PROMPTS))
-    assert prompt_hash(tokenizer, PROMPTS) != prompt_hash(tokenizer, PROMPTS[:2])
 
 
 def test_the_models_own_generation_settings_stay_out_and_come_back(model, tokenizer):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from manypaths.evaluation.samples import Sample
-from manypaths.evaluation.store import SampleKey, SampleStore, read_samples
+from manypaths.evaluation.store import SampleKey, SampleStore, locked, read_samples
 
 SOURCE = Path(__file__).parents[2] / "src"
 SETTINGS = {"model": "tiny", "sampling": {"temperature": 0.6, "seed": 0}, "limit": None}
@@ -224,12 +224,46 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path, monkeypatch):
         assert store.samples == {} and store.path.read_bytes() == b""
 
 
-def test_further_tasks_join_and_changed_ones_are_refused(tmp_path):
-    with SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0}}) as store:
+def test_further_tasks_and_parts_of_tasks_join_and_changed_ones_are_refused(tmp_path):
+    with SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0, "prompts": {"p": "x"}}}) as store:
         store.add(key(0), one())
     SampleStore(tmp_path, SETTINGS, {"b": {"seed": 1}}).close()
-    SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0}, "c": {}}).close()
+    SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0, "prompts": {"q": "y"}}}).close()
     with pytest.raises(ValueError, match=r"tasks.b.seed: 1, now 2"):
         SampleStore(tmp_path, SETTINGS, {"b": {"seed": 2}})
-    with pytest.raises(ValueError, match=r"tasks.a.seed: 0, now absent"):
-        SampleStore(tmp_path, SETTINGS, {"a": {}})
+    for name, stored in (("p", "x"), ("q", "y")):
+        with pytest.raises(ValueError, match=rf"tasks.a.prompts.{name}: '{stored}', now 'z'"):
+            SampleStore(tmp_path, SETTINGS, {"a": {"seed": 0, "prompts": {name: "z"}}})
+
+
+def test_many_changes_are_counted(tmp_path):
+    with SampleStore(tmp_path, SETTINGS, {"a": {str(number): 0 for number in range(40)}}) as store:
+        store.add(key(0), one())
+    with pytest.raises(ValueError, match=r"tasks.a.4: 0, now 1 and 35 more\. Use"):
+        SampleStore(tmp_path, SETTINGS, {"a": {str(number): 1 for number in range(40)}})
+
+
+def test_the_backends_of_all_runs_are_remembered(tmp_path):
+    for name in ("one 1.0", "one 1.0", "two 2.0"):
+        with SampleStore(tmp_path, SETTINGS) as store:
+            store.note(name)
+            if not store.samples:
+                store.add(key(0), one())
+    with SampleStore(tmp_path, SETTINGS) as store:
+        assert store.drawn_with == ["one 1.0", "two 2.0"]
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="file system without locks"):
+        SampleStore(tmp_path, SETTINGS).close()
+
+
+def test_a_folder_is_locked_for_grading_too(tmp_path):
+    fill(tmp_path)
+    with locked(tmp_path), pytest.raises(ValueError, match="Another run"):
+        SampleStore(tmp_path, SETTINGS)
+    SampleStore(tmp_path, SETTINGS).close()

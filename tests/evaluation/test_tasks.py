@@ -41,6 +41,13 @@ def test_a_task_per_temperature():
     assert given.setting == 0.2 and given.sampling.temperature == 0.2
 
 
+def test_several_temperatures_need_several_samples():
+    found = tasks("gsm8k", temperatures=[0.0, 0.5])
+    assert [one.sampling.num_samples for one in found] == [1, 8]
+    assert tasks("gsm8k", temperatures=[0.5])[0].sampling.num_samples == 1
+    assert tasks("gsm8k", temperatures=[0.5, 1.0], overrides={"num_samples": 2})[0].sampling.num_samples == 2
+
+
 def test_greedy_needs_one_sample():
     (task,) = tasks(overrides={"temperature": 0.0})
     assert task.sampling.num_samples == 1

@@ -95,19 +95,24 @@ BENCHMARKS = {
 
 @dataclass(frozen=True)
 class Erratum:
-    """A known mistake of one row: applied only where the gold is still `gold`; `cut` removes a leaked answer."""
+    """A known mistake: the row whose problem has `fragment` in it and whose gold is `gold` gets `answer`.
 
+    `cut` starts what does not belong to the problem, a leaked answer.
+    """
+
+    benchmark: str
+    fragment: str
     gold: str
     answer: str
     cut: str | None = None
 
 
-ERRATA = {
-    "gaokao2023en-0167": Erratum("", r"\frac{3}{10}", cut="answers:"),
-    "gaokao2023en-0192": Erratum("", "A", cut="Answer:"),
-    "gaokao2023en-0107": Erratum("$145$solution:", "145"),
-    "aime25-0004": Erratum(r"336^\circ", "336"),
-}
+ERRATA = (
+    Erratum("gaokao2023en", "saddle point", "", r"\frac{3}{10}", cut="answers:"),
+    Erratum("gaokao2023en", "435 voting members", "", "A", cut="Answer:"),
+    Erratum("gaokao2023en", "28 letters", "$145$solution:", "145"),
+    Erratum("aime25", "84^\\circ", r"336^\circ", "336"),
+)
 
 
 def resolve_benchmarks(names: Sequence[str]) -> list[Benchmark]:
@@ -194,8 +199,9 @@ def open_ended(path: str) -> Benchmark:
 def load_problems(benchmark: Benchmark, data_dir: str | None = None) -> list[Problem]:
     """The problems of a benchmark in their order, known errata applied.
 
-    Rows without an id get `<name>-<0-based row>`. A gold may be text, a number, or a list with one or more
-    answers. An empty gold stays empty: it cannot be graded, and the caller leaves such problems out.
+    Rows without an id, and those of the eight from the hub, get `<name>-<0-based row>`. A gold may be text, a number,
+    or a list with one or more answers. An empty gold stays empty: it cannot be graded, and the caller leaves such
+    problems out.
 
     Raises FileNotFoundError or ValueError, with file and line or row, for a missing file, a dataset that cannot
     be loaded, a row without problem or answer, or a duplicate id.
@@ -222,12 +228,12 @@ def local_file(benchmark: Benchmark, folder: Path) -> Path | None:
     """The benchmark's file in the folder; None for a benchmark whose own source is a file."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--data_dir {folder} is no folder.")
+    if Path(benchmark.source).is_file():
+        return None
     for ending in LOCAL_ENDINGS:
         path = folder / f"{benchmark.name}{ending}"
         if path.is_file():
             return path
-    if Path(benchmark.source).is_file():
-        return None
     raise FileNotFoundError(
         f"{folder} has no {benchmark.name}.jsonl; it needs one object with id, problem and answer a line."
     )
@@ -254,7 +260,7 @@ def placed_rows(benchmark: Benchmark) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def read_problem(benchmark: Benchmark, row: Mapping[str, Any], place: str, index: int) -> Problem:
-    given = row.get("id")
+    given = None if benchmark == BENCHMARKS.get(benchmark.name) else row.get("id")  # hubs number in other ways
     name = f"{benchmark.name}-{index:04d}" if given in (None, "") else str(given)
     text = question_text(row.get(benchmark.problem))
     if not text:
@@ -266,7 +272,7 @@ def read_problem(benchmark: Benchmark, row: Mapping[str, Any], place: str, index
         raise ValueError(
             f"{place}: {benchmark.answer!r} is missing or neither text nor number; columns are {', '.join(row)}."
         )
-    return corrected(Problem(name, text, GOLD_READERS[benchmark.gold](gold)))
+    return corrected(benchmark.name, Problem(name, text, GOLD_READERS[benchmark.gold](gold)))
 
 
 def question_text(value: Any) -> str:
@@ -305,12 +311,12 @@ def boxed(text: str) -> str:
 GOLD_READERS: dict[str, Callable[[str], str]] = {"plain": str.strip, "boxed": boxed, "hashes": after_hashes}
 
 
-def corrected(problem: Problem) -> Problem:
-    known = ERRATA.get(problem.id)
-    if known is None or problem.answer != known.gold:
-        return problem
-    text = problem.text if known.cut is None else problem.text.rpartition(known.cut)[0].strip() or problem.text
-    return Problem(problem.id, text, known.answer)
+def corrected(benchmark: str, problem: Problem) -> Problem:
+    for known in ERRATA:
+        if known.benchmark == benchmark and known.gold == problem.answer and known.fragment in problem.text:
+            text = problem.text if known.cut is None else problem.text.rpartition(known.cut)[0].strip() or problem.text
+            return Problem(problem.id, text, known.answer)
+    return problem
 
 
 def conflicting(problems: Sequence[Problem]) -> list[str]:

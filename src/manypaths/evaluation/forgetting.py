@@ -106,9 +106,7 @@ def forgetting(
     installed = harness_version()
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; give the number of items per task, at least 1, or leave it out.")
-    names = list(SUITE) if tasks == "gem" else [tasks] if isinstance(tasks, str) else list(dict.fromkeys(tasks))
-    if not names:
-        raise ValueError('No task is given; name lm-eval tasks, or "gem" for the six of the GEM paper.')
+    names = task_names(tasks)
     check_named(shots if isinstance(shots, Mapping) else {}, names, "shots")
     template = shared_template(tuned) if apply_chat_template else None
     manager, loaded = load_tasks(names, task_dir)
@@ -140,6 +138,15 @@ def forgetting(
         "base": model_name(base),
         "tuned": model_name(tuned),
     }
+
+
+def task_names(tasks: str | Sequence[str]) -> list[str]:
+    """Each task once, "gem" standing for the six of `SUITE`; ValueError for none."""
+    given = [tasks] if isinstance(tasks, str) else tasks
+    names = list(dict.fromkeys(name for one in given for name in (SUITE if one == "gem" else [one])))
+    if not names:
+        raise ValueError('No task is given; name lm-eval tasks, or "gem" for the six of the GEM paper.')
+    return names
 
 
 def check_named(values: Mapping[str, Any], names: Sequence[str], option: str) -> None:

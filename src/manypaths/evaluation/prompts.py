@@ -1,7 +1,5 @@
-"""Prompts as token ids: text, conversations through the chat template, or ids as they are; and a name for them."""
+"""Prompts as token ids: text, conversations through the chat template, or ids as they are."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +40,3 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, chat_template_kwargs: dict[str
 
 def is_conversation(prompt: Any) -> bool:
     return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
-
-
-def prompt_hash(tokenizer: Any, prompts: Sequence[Prompt], chat_template_kwargs: dict[str, Any] | None = None) -> str:
-    """A name for exactly these token ids, so that two results can be known to share their prompts."""
-    ids = encode_prompts(tokenizer, prompts, chat_template_kwargs)
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()

@@ -2,18 +2,19 @@
 
 Files in the folder: samples.jsonl (each sample as it comes), problems.jsonl (what was asked and the golds),
 grades.jsonl (what was extracted from each sample and why it got its grade). Killed at any moment, the same call
-goes on; nothing is drawn twice.
+goes on with what is missing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..sources import json_lines, read_text
 from .benchmarks import Problem
 from .results import fingerprint, write_lines
 from .samples import Backend, Request, Sample, requests_for, with_progress
 from .scoring import Grades, evaluate_task
-from .store import SampleKey, SampleStore, read_samples
+from .store import SampleKey, SampleStore
 from .tasks import Task
 
 PROBLEMS = "problems.jsonl"
@@ -36,8 +37,9 @@ def keys_of(task: Task, num_samples: int) -> list[SampleKey]:
 def task_settings(task: Task, prompt_ids: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What decides the samples of a task, apart from how many there are: more may be drawn later."""
     how = task.sampling
+    ids = {one.id: fingerprint(list(tokens))[:16] for one, tokens in zip(task.problems, prompt_ids, strict=True)}
     return {
-        "prompts": fingerprint([list(ids) for ids in prompt_ids]),
+        "prompts": ids,
         "top_p": how.top_p,
         "top_k": how.top_k,
         "max_new_tokens": how.max_new_tokens,
@@ -50,11 +52,8 @@ def draw_missing(
     prompt_ids: Sequence[Sequence[Sequence[int]]],
     store: SampleStore,
     open_backend: Callable[[], Backend],
-) -> str | None:
-    """Draw every sample that the store lacks; prompt_ids are those of each task.
-
-    Returns the backend's name, or None where nothing was missing and none was opened.
-    """
+) -> None:
+    """Draw every sample that the store lacks; prompt_ids are those of each task. Without gaps no model is loaded."""
     work: list[tuple[list[Request], list[SampleKey], set[int]]] = []
     for task, ids in zip(tasks, prompt_ids, strict=True):
         keys = keys_of(task, task.sampling.num_samples)
@@ -62,8 +61,9 @@ def draw_missing(
         work.append((requests_for(ids, task.sampling), keys, done))
     total, there = sum(len(keys) for _, keys, _ in work), sum(len(done) for _, _, done in work)
     if there == total:
-        return None
+        return
     backend = open_backend()
+    store.note(backend.name)
 
     def draws() -> Iterator[tuple[int, Sample]]:
         for requests, keys, done in work:
@@ -73,7 +73,6 @@ def draw_missing(
 
     for _ in with_progress(draws(), total=total, done=there):
         pass
-    return backend.name
 
 
 def samples_of(task: Task, samples: Mapping[SampleKey, Sample]) -> list[list[Sample]]:
@@ -95,6 +94,7 @@ def samples_of(task: Task, samples: Mapping[SampleKey, Sample]) -> list[list[Sam
 
 def evaluate_tasks(
     tasks: Sequence[Task],
+    samples: Mapping[SampleKey, Sample],
     folder: Path,
     *,
     grade: Grader,
@@ -102,24 +102,31 @@ def evaluate_tasks(
     scorer: Scorer | None = None,
     encoder: Any = None,
 ) -> list[dict[str, Any]]:
-    """Grade and score the stored samples of the tasks; writes problems.jsonl and grades.jsonl.
+    """Grade and score the samples of the tasks; writes problems.jsonl and grades.jsonl, where rows of other tasks stay.
 
     grade: from a task and its texts [P][n] to their grades, None for open-ended prompts. sampling: from a task
     and its samples per problem to how they were drawn, for the results.
     """
-    stored = read_samples(folder / "samples.jsonl")
     evaluations, graded = [], []
     for task in tasks:
-        drawn = samples_of(task, stored)
+        drawn = samples_of(task, samples)
         texts = [[one.text for one in row] for row in drawn]
         grades = grade(task, texts)
         scores = None if scorer is None else scored(task, texts, scorer)
         how = sampling(task, len(texts[0]))
         evaluations.append(evaluate_task(task, drawn, grades, scores=scores, encoder=encoder, sampling=how))
         graded += grade_rows(task, grades, scores, len(texts[0]))
-    write_lines(folder / PROBLEMS, problem_rows(tasks))
-    write_lines(folder / GRADES, graded)
+    problems = list(problem_rows(tasks))
+    write_lines(folder / PROBLEMS, [*earlier_rows(folder / PROBLEMS, problems, ("benchmark", "id")), *problems])
+    write_lines(folder / GRADES, [*earlier_rows(folder / GRADES, graded, ("benchmark", "temperature")), *graded])
     return evaluations
+
+
+def earlier_rows(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of an earlier run that no new row replaces by having the same values under these names."""
+    replaced = {tuple(row[name] for name in names) for row in rows}
+    earlier = json_lines(read_text(path), path).values() if path.is_file() else ()
+    return [row for row in earlier if tuple(row[name] for name in names) not in replaced]
 
 
 def scored(task: Task, texts: Sequence[Sequence[str]], scorer: Scorer) -> list[list[float]]:
@@ -131,19 +138,11 @@ def scored(task: Task, texts: Sequence[Sequence[str]], scorer: Scorer) -> list[l
 
 
 def problem_rows(tasks: Sequence[Task]) -> Iterator[dict[str, Any]]:
-    seen = set()
-    for task in tasks:
-        if task.benchmark in seen:
-            continue
-        seen.add(task.benchmark)
+    """Every problem once, whatever number of tasks it is in."""
+    for name, task in {task.benchmark: task for task in tasks}.items():
         for problem, prompt in zip(task.problems, task.prompts, strict=True):
-            yield {
-                "benchmark": task.benchmark,
-                "id": problem.id,
-                "problem": problem.text,
-                "answer": problem.answer,
-                "prompt": prompt,
-            }
+            row = {"benchmark": name, "id": problem.id, "problem": problem.text, "answer": problem.answer}
+            yield {**row, "prompt": prompt}
 
 
 def grade_rows(
@@ -158,7 +157,13 @@ def grade_rows(
             yield {**key._asdict(), **notes}
 
 
-def stored_problems(rows: Sequence[Mapping[str, Any]], benchmark: str) -> tuple[list[Problem], list[Any]]:
-    """Problems and prompts of one benchmark from the rows of a problems.jsonl."""
-    own = [row for row in rows if row["benchmark"] == benchmark]
-    return [Problem(row["id"], row["problem"], row["answer"]) for row in own], [row["prompt"] for row in own]
+def stored_problems(
+    rows: Sequence[Mapping[str, Any]], benchmark: str, ids: Sequence[str]
+) -> tuple[list[Problem], list[Any]]:
+    """Problems and prompts of one benchmark by id, from the rows of a problems.jsonl; ValueError for a missing one."""
+    own = {row["id"]: row for row in rows if row["benchmark"] == benchmark}
+    for name in ids:
+        if name not in own:
+            raise ValueError(f"{PROBLEMS} lacks problem {name} of {benchmark}.")
+    problems = [Problem(name, own[name]["problem"], own[name]["answer"]) for name in ids]
+    return problems, [own[name]["prompt"] for name in ids]

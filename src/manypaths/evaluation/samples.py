@@ -86,14 +86,17 @@ def requests_for(prompts: Iterable[Sequence[int]], sampling: Sampling) -> list[R
 
 
 def cut_batches(requests: Sequence[Request], batch_size: int) -> list[list[int]]:
-    """Positions in batches: one way of sampling per batch, longest prompts first, so that memory fails early."""
+    """Positions in batches: one way of sampling per batch, longest prompts first, so that memory fails early.
+
+    All first samples come before all second ones, so that more samples leave the batches of the earlier ones as they are.
+    """
     groups: dict[tuple[float, float, int, int], list[int]] = {}
     for position, request in enumerate(requests):
         how = request.sampling
         groups.setdefault((how.temperature, how.top_p, how.top_k, how.max_new_tokens), []).append(position)
     batches = []
     for group in groups.values():
-        group.sort(key=lambda position: -len(requests[position].prompt_ids))
+        group.sort(key=lambda position: (requests[position].index, -len(requests[position].prompt_ids)))
         batches += [group[start : start + batch_size] for start in range(0, len(group), batch_size)]
     return batches
 

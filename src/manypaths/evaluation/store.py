@@ -5,21 +5,25 @@ while a run writes to it; the kernel frees the lock when the run ends, however i
 """
 
 import errno
-import fcntl
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..sources import json_object
-from .results import write_whole
+from .results import json_text, write_whole
 from .samples import Sample
 
 SAMPLES = "samples.jsonl"
 SETTINGS = "samples.meta.json"
 TASKS = "tasks"
+BACKENDS = "drawn_with"
+MOST_NAMED = 5  # settings in one message
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NUMBER = (int, float)
 FIELDS: dict[str, tuple[type, ...]] = {
@@ -50,12 +54,13 @@ class SampleStore:
     """The samples of one folder, open for one run at a time; use it as a context manager.
 
     samples: what is there, {key: sample}, without token ids. `add` writes one more, at once.
+    drawn_with: the backends that samples came from, which `note` adds to.
 
     Args:
         folder: made when missing.
         settings: JSON values that decide what all samples are (model, numeric type, ...).
-        tasks: {name: settings} of sets of samples (prompts, seed, token limit, ...). Sets that were not there before
-            join those that were.
+        tasks: {name: settings} of sets of samples (prompts, seed, token limit, ...), nested as one likes. What was not
+            there before joins; what was there must be the same.
 
     Raises ValueError where another run holds the folder, its samples were drawn with other settings, or a line is
     damaged. A last line that was cut off by a kill is dropped, to be drawn again.
@@ -71,7 +76,7 @@ class SampleStore:
             lock(self._file, self.path.parent)
             self._size = cut_torn_line(self._file)
             self.samples = read_samples(self.path)
-            claim_settings(Path(folder) / SETTINGS, {**settings, TASKS: dict(tasks or {})}, len(self.samples))
+            self._meta = claimed(Path(folder) / SETTINGS, settings, tasks or {}, len(self.samples))
         except BaseException:
             os.close(self._file)
             raise
@@ -89,6 +94,16 @@ class SampleStore:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    @property
+    def drawn_with(self) -> list[str]:
+        return self._meta[BACKENDS]
+
+    def note(self, backend: str) -> None:
+        """Remember that samples come from this backend."""
+        if backend not in self.drawn_with:
+            self.drawn_with.append(backend)
+            write_meta(self.path.with_name(SETTINGS), self._meta)
 
     def add(self, key: SampleKey, sample: Sample) -> None:
         """Write a sample. It is there for good on return, or not at all.
@@ -153,10 +168,7 @@ def sample_key(row: dict[str, Any], where: str) -> SampleKey:
 def sample_line(key: SampleKey, sample: Sample) -> bytes:
     row = {**key._asdict(), "text": sample.text, "stop": sample.stop}
     row |= {"num_tokens": sample.num_tokens, "logprob": sample.logprob}
-    try:
-        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # half a surrogate pair has no UTF-8; JSON can escape it
-        return (json.dumps(row) + "\n").encode()
+    return (json_text(row) + "\n").encode()
 
 
 def named(key: SampleKey) -> str:
@@ -188,36 +200,63 @@ def cut_torn_line(file: int) -> int:
 
 def lock(file: int, folder: Path) -> None:
     """An exclusive lock until the file is closed; ValueError where another process has it."""
+    import fcntl
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ValueError(
             f"Another run is writing samples to {folder}. Wait until it ends, or use another --output_dir."
         ) from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{folder} is on a file system without locks: see to it that no second run writes there.", stacklevel=2
+        )
 
 
-def claim_settings(path: Path, settings: Mapping[str, Any], num_samples: int) -> None:
-    """Keep the settings beside the samples, after a check that they are those the samples were drawn with.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder of stored samples for this run alone, without adding any."""
+    with (folder / SAMPLES).open("ab") as file:
+        lock(file.fileno(), folder)
+        yield
 
-    Tasks that were there and are not asked for now stay, and new ones join.
-    """
-    settings = json.loads(json.dumps(dict(settings)))
+
+def claimed(path: Path, settings: Mapping[str, Any], tasks: Mapping[str, Any], num_samples: int) -> dict[str, Any]:
+    """What stands beside the samples from now on, after a check that they were drawn with these settings."""
+    settings, tasks = json.loads(json.dumps([dict(settings), dict(tasks)]))
+    meta = {**settings, TASKS: tasks, BACKENDS: []}
     cure = f"Use another --output_dir, or delete {SAMPLES} and {SETTINGS} in {path.parent} to draw anew."
     if num_samples:
         if not path.is_file():
             raise ValueError(f"{path.parent / SAMPLES} has {num_samples} samples but {path.name} is missing. {cure}")
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            meta[BACKENDS], known = stored.pop(BACKENDS), stored.pop(TASKS)
+        except (ValueError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}). {cure}") from error
-        known = stored.get(TASKS, {})
-        settings = {**settings, TASKS: {**known, **settings[TASKS]}}
-        changes = differences({**stored, TASKS: {**settings[TASKS], **known}}, settings)
+        meta[TASKS] = joined(tasks, known)
+        changes = differences(stored, settings) + differences(joined(known, tasks), meta[TASKS], TASKS)
         if changes:
+            more = f" and {len(changes) - MOST_NAMED} more" if len(changes) > MOST_NAMED else ""
             raise ValueError(
-                f"{path.parent} holds {num_samples} samples drawn with other settings: {'; '.join(changes)}. {cure}"
+                f"{path.parent} holds {num_samples} samples drawn with other settings: "
+                f"{'; '.join(changes[:MOST_NAMED])}{more}. {cure}"
             )
-    write_whole(path, json.dumps(settings, indent=1, ensure_ascii=False) + "\n")
+    write_meta(path, meta)
+    return meta
+
+
+def write_meta(path: Path, meta: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(meta, indent=1) + "\n")
+
+
+def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, nested mappings joined likewise; where values differ the first's."""
+    both = {key: joined(first[key], second[key]) for key in first if isinstance(first[key], dict) and key in second}
+    return {**second, **first, **both}
 
 
 def differences(stored: Any, asked: Any, name: str = "") -> list[str]:

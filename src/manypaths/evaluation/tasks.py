@@ -8,6 +8,8 @@ from .benchmarks import Benchmark, Problem
 from .prompts import Prompt
 from .samples import Sampling
 
+SWEEP_SAMPLES = 8
+
 
 @dataclass(frozen=True)
 class Task:
@@ -37,6 +39,8 @@ def benchmark_tasks(
 ) -> list[Task]:
     """A task per temperature, or one at the default. Problems with an empty gold are excluded.
 
+    Several temperatures are there to compare diversity, which one sample has none of: they get at least SWEEP_SAMPLES.
+
     overrides: fields of Sampling to use instead of the benchmark's defaults; None means not given.
     Raises ValueError when no problem is left or a setting is out of range.
     """
@@ -50,8 +54,9 @@ def benchmark_tasks(
     tasks = []
     for setting in list(temperatures) or [given.get("temperature")]:
         chosen = {**defaults, **given} | ({} if setting is None else {"temperature": setting})
-        if chosen["temperature"] == 0 and "num_samples" not in given:
-            chosen["num_samples"] = 1
+        if "num_samples" not in given:
+            fewest = SWEEP_SAMPLES if len(temperatures) > 1 else 1
+            chosen["num_samples"] = 1 if chosen["temperature"] == 0 else max(chosen["num_samples"], fewest)
         tasks.append(Task(benchmark.name, setting, kept, prompts, Sampling(**chosen), excluded))
     return tasks
 

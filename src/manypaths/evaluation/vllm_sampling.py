@@ -59,13 +59,10 @@ def vllm_backend(
 
     def draw(requests: Sequence[Request], done: Collection[int]) -> Iterator[tuple[int, Sample]]:
         for batch in cut_batches(requests, AT_ONCE):
-            missing = {position for position in batch if position not in done}
-            if not missing:
-                continue
-            samples = draw_batch(engine, tokenizer, [requests[position] for position in batch])
-            for position, one in zip(batch, samples, strict=True):
-                if position in missing:
-                    yield position, one
+            missing = [position for position in batch if position not in done]
+            if missing:
+                samples = draw_batch(engine, tokenizer, [requests[position] for position in missing])
+                yield from zip(missing, samples, strict=True)
 
     return Backend(f"vllm {found}", draw)
 

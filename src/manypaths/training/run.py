@@ -1,6 +1,5 @@
 """SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
+from ..arguments import json_mapping
 from ..evaluation.prompts import is_conversation
 from ..objectives import resolve
 from ..options import DataArguments, RewardArguments
@@ -249,14 +249,7 @@ def load_data(data: DataArguments, config: Any, **how: Any) -> tuple[Dataset, Da
 
 
 def column_map(columns: dict[str, str] | str | None) -> dict[str, str] | None:
-    if isinstance(columns, str):
-        try:
-            columns = json.loads(columns)
-        except json.JSONDecodeError as error:
-            raise ValueError(f'dataset_columns is not JSON: {error}. Example: \'{{"prompt": "question"}}\'.') from error
-    if not isinstance(columns or {}, dict):
-        raise ValueError(f"dataset_columns must map accepted names to columns, got {columns!r}.")
-    return columns
+    return json_mapping(columns, "dataset_columns", '{"prompt": "question"}')
 
 
 def model_init_kwargs(config: Any, model: ModelConfig) -> dict[str, Any]:
