@@ -132,6 +132,7 @@ def test_ties_are_fair_unless_the_first_is_asked_for():
 def test_weights_decide_and_ties_survive_rounding():
     assert maj_at_k([0, 0, 1], [1, 1, 0], 3, weights=[1, 1, 3]).value == 0.0
     assert maj_at_k([0, 0, 1], [1, 1, 0], 3, weights=[0.1, 0.2, 0.3]).value == 0.5
+    assert maj_at_k([0, 0, 0, 1], [1, 1, 1, 0], 4, weights=[0.1, 0.2, -0.3, 0.0]).value == 0.5
     assert maj_at_k([0, 1], [1, 0], 2, weights=[-1.0, -2.0]).value == 1.0
     assert maj_at_k([0, None], [1, 0], 2, weights=[-1.0, 5.0]).value == 1.0
 

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invented_results import make_result
+from invented_results import make_result, reward_graded
 from manypaths.evaluation.intervals import macro_paired_test, paired_test
-from manypaths.report.evaluation_comparison import AVERAGE, compare, holm, incomparable, matched
+from manypaths.report.evaluation_comparison import AVERAGE, compare, curve_benchmarks, holm, incomparable, matched
 from manypaths.report.evaluation_summary import Entry, gather
 
 GEM = Entry("gem", 0.7)
@@ -119,6 +119,18 @@ def test_open_ended_prompts_are_matched_on_entropy():
     ]
     made, _ = matched(gather(results))
     assert [(one.match, one.compare) for one in made["gem"]] == [("entropy", "self_bleu_diversity")]
+
+
+def test_curves_average_over_what_is_graded_alike():
+    three = ("aime24", "amc23", "mine")
+    results = [reward_graded(heated(label, benchmarks=three, open_ended=("poem",)), "mine") for label in ("ce", "gem")]
+    assert curve_benchmarks(gather(results)) == ["aime24", "amc23"]
+    results[1]["evaluations"][0].update(metric=None)
+    assert curve_benchmarks(gather(results)) == ["amc23"]
+    alone = [
+        reward_graded(heated(label, benchmarks=("mine",), open_ended=("poem",)), "mine") for label in ("ce", "gem")
+    ]
+    assert curve_benchmarks(gather(alone)) == ["mine"]
 
 
 def test_what_cannot_be_matched_has_a_reason():

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from manypaths.report import write_report
@@ -23,3 +26,10 @@ def test_no_runs_no_report(tmp_path):
     with pytest.raises(ValueError, match="no runs"):
         write_report({"world": "recall", "runs": []}, tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
+
+
+def test_reading_results_needs_no_model_library():
+    heavy = "torch", "transformers", "trl", "datasets", "pandas", "sympy", "lm_eval"
+    code = f"import sys, manypaths.report; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

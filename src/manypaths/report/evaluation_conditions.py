@@ -8,11 +8,8 @@ from manypaths.report.evaluation_tables import DAGGER, entry_row
 from manypaths.report.evaluation_wording import RATES, benchmark_label
 from manypaths.report.layout import Cell, Row, Table, flat
 
-MAY_DIFFER = (
-    "backend",
-    "temperature",
-    "seed",
-)  # every other way of sampling should be shared by rows that are compared
+# every other way of sampling should be shared by rows that are compared
+MAY_DIFFER = ("backend", "temperature", "seed")
 
 
 @dataclass(frozen=True)
