@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from .device import default_device
 from .evaluation.prompts import encode_prompts, is_conversation
 from .evaluation.results import fingerprint, weights_fingerprint
 from .evaluation.run import draw_missing, task_settings
@@ -25,8 +25,7 @@ from .training.data import check_tokenizer_fits
 
 def load_model(path: str, dtype: str) -> Any:
     """A causal language model on the accelerator, or the CPU, in evaluation mode."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(default_device()).eval()
 
 
 def load_config(path: str) -> Any:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 
 from .arguments import json_mapping
+from .device import default_device, free_memory
 from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
 from .evaluation.diversity import named_encoder
@@ -217,7 +217,7 @@ def forgotten(options: EvalArguments, folder: Path) -> dict[str, Any]:
         task_dir=options.task_dir,
         limit=options.num_prompts,
         dtype=options.dtype,
-        batch_size="auto" if torch.accelerator.is_available() else 8,
+        batch_size=8 if default_device().type == "cpu" else "auto",
         folder=folder / "forgetting",
     )
 
@@ -319,6 +319,5 @@ def token_scores(options: EvalArguments, tokenizer: Any, rows: Dataset) -> dict[
     if reference is not None:
         parts["ledger"] = ledger(own, list(row_statistics(reference, batches)))
     del model, reference
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what draws next may want all of it
+    free_memory()  # what draws next may want all of it
     return parts

@@ -98,7 +98,9 @@ class EvalArguments:
 class SamplingArguments:
     """How answers are drawn; what is not given is the benchmark's own default."""
 
-    num_samples: int | None = helped(None, "Samples per prompt; 8 with a reward or world.")
+    num_samples: int | None = helped(
+        None, "Samples per prompt; 8 with a reward or several temperatures, 64 in a world."
+    )
     temperature: float | None = helped(None, "Sampling temperature; 0 is greedy; 1 for data and worlds.")
     temperatures: str | None = helped(None, "Several, separated by commas: quality against diversity.")
     top_p: float | None = helped(None, "Nucleus to sample from; 1 for data.")

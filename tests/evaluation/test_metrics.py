@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from manypaths.evaluation.metrics import (
     answer_entropy,
+    avg_at_k,
     best_of_n,
     distinct_answers,
     expected_max,
@@ -163,3 +164,10 @@ NAN, INF = float("nan"), float("inf")
 def test_nonsense_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_avg_at_k_is_the_mean_of_the_first():
+    assert avg_at_k([1.0, 0.0, 0.0, 1.0], 2) == 0.5 and avg_at_k([True, False, False], 3) == pytest.approx(1 / 3)
+    for grades, k, message in (([1.0] * 4, 5, "k is 5"), ([float("nan")], 1, "Value 1 of the grades is nan")):
+        with pytest.raises(ValueError, match=message):
+            avg_at_k(grades, k)

@@ -170,12 +170,26 @@ def test_requests_of_several_kinds_are_batched_apart(model, tokenizer):
     )
     mixed = [one for pair in zip(requests(tokenizer, cool), requests(tokenizer, hot), strict=True) for one in pair]
     assert [len(batch) for batch in cut_batches(mixed, 4)] == [4, 2, 4, 2]
-    lengths = [len(mixed[batch[0]].prompt_ids) for batch in cut_batches(mixed, 2)]
-    assert lengths[:3] == sorted(lengths[:3], reverse=True)
+    order = [position for batch in cut_batches(mixed, 4)[:2] for position in batch]
+    assert [mixed[position].index for position in order] == [0, 0, 0, 1, 1, 1]
+    lengths = [len(mixed[position].prompt_ids) for position in order]
+    assert lengths == 2 * sorted(lengths[:3], reverse=True)
+
     drawn = in_order(transformers_backend(model, tokenizer, 4), mixed)
     assert [one.token_ids for one in drawn[::2]] == [
         one.token_ids for one in in_order(transformers_backend(model, tokenizer, 4), requests(tokenizer, cool))
     ]
+
+
+def test_more_samples_leave_the_batches_of_earlier_ones_as_they_are(tokenizer):
+    def batches(number):
+        wanted = requests(tokenizer, Sampling(num_samples=number, max_new_tokens=4))
+        return [
+            [(len(wanted[place].prompt_ids), wanted[place].index) for place in batch]
+            for batch in cut_batches(wanted, 3)
+        ]
+
+    assert batches(4)[:2] == batches(2) and len(batches(2)) == 2
 
 
 def test_every_seed_prompt_and_index_has_its_own_stream():

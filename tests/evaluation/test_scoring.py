@@ -12,7 +12,6 @@ from manypaths.evaluation.scoring import (
     grade_by_gold,
     grade_by_reward,
     ks,
-    softmax,
 )
 from manypaths.evaluation.tasks import Task
 
@@ -89,7 +88,10 @@ def test_a_reward_model_picks_and_weighs():
     assert found["best_of@1"] == found["avg@4"] and found["best_of@4"] == 0.5  # the wrong answer has the best score
     assert found["weighted_maj@4"] == 0.5 and found["maj@4"] == 1.0
     assert found["expected_max@4"] == 6.5
-    assert softmax([0.0, math.log(3.0)]) == pytest.approx([0.25, 0.75]) and sum(softmax([1e4, 0.0])) == 1.0
+    far = [[100.0, 60.0, 20.0, 10.0], [0.0] * 4]  # gaps that no softmax over all four survives
+    right = grade_by_reward("mine", [[0.0, 1.0, 0.0, 0.0], [0.0] * 4], [["a", "b", "c", "d"], ["e"] * 4], 1.0)
+    found = values(evaluate_task(task("2", "7"), samples(TEXTS), right, scores=far, sampling=HOW))
+    assert found["weighted_maj@2"] == pytest.approx(found["best_of@2"]) == pytest.approx(1 / 6)
 
 
 def test_answers_that_are_equal_share_a_class():

@@ -70,7 +70,7 @@ def test_samples_are_read_as_those_of_transformers_are(engines, tokenizer):
         "logprobs_mode": "processed_logprobs",
         "seed": 0,
     }
-    assert engine.calls == [[PROMPTS[1]] * 8 + [PROMPTS[0]] * 8 + [PROMPTS[2]] * 8]
+    assert engine.calls == [[PROMPTS[1], PROMPTS[0], PROMPTS[2]] * 8]
 
 
 def test_every_setting_is_given_so_that_no_default_of_the_model_comes_in(tokenizer):
@@ -92,14 +92,14 @@ def test_every_setting_is_given_so_that_no_default_of_the_model_comes_in(tokeniz
     }
 
 
-def test_a_run_that_goes_on_draws_whole_batches_and_gives_the_rest(engines, tokenizer, monkeypatch):
+def test_a_run_that_goes_on_draws_only_what_is_missing(engines, tokenizer, monkeypatch):
     monkeypatch.setattr(vllm_sampling, "AT_ONCE", 4)
     wanted = requests_for(PROMPTS, Sampling(num_samples=4, max_new_tokens=3))
     backend = vllm_backend("model", tokenizer)
     whole = list(backend.draw(wanted, ()))
     rest = list(backend.draw(wanted, {position for position, _ in whole[:6]}))
     assert rest == whole[6:]
-    assert [len(call) for call in engines[0].calls] == [4, 4, 4, 4, 4]
+    assert [len(call) for call in engines[0].calls] == [4, 4, 4, 2, 4]
 
 
 def test_greedy_and_unknown_logprobs_are_none(engines, tokenizer):

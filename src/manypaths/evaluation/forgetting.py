@@ -4,7 +4,6 @@ Both models answer the same items with the same prompts, so differences are pair
 common drops out, and a small loss can be told from noise with far fewer items than two separate scores need.
 """
 
-import gc
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..device import free_memory
 from .harness import (
     Model,
     filters_of,
@@ -232,9 +232,7 @@ def evaluate_model(
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(records[name]) + "\n")
     del lm
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
     return records
 
 

@@ -15,6 +15,8 @@ import torch
 from packaging.specifiers import SpecifierSet
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ..device import default_device
+
 SUPPORTED = SpecifierSet(">=0.4.12,<0.5")  # the first release with TaskManager.load, up to the next change of API
 BOOTSTRAP_RESAMPLES = 1000  # only for metrics that are not means; means have a closed form
 
@@ -139,9 +141,7 @@ def harness_model(
     if isinstance(source, tuple):
         model = source[0]
     else:
-        if device is None:
-            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device or default_device())
     return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 

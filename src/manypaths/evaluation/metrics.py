@@ -45,6 +45,16 @@ def pass_at_k_curve(num_correct: Sequence[int], num_samples: int, ks: Iterable[i
     return curve
 
 
+def avg_at_k(grades: Sequence[float], k: int) -> float:
+    """Mean grade of the first k samples of a problem: avg@k.
+
+    Raises ValueError for k outside 1..n or a grade that is not finite.
+    """
+    checked = finite_values(grades, "the grades")
+    check_k(k, len(checked))
+    return math.fsum(checked[:k]) / k
+
+
 def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float:
     """Grade of the best-scored of n samples: the exact mean over all subsets of that size.
 

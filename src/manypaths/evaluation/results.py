@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .intervals import Interval, macro_interval
+from .intervals import Interval, mean_of_intervals, share_interval
 
 SCHEMA = 2
 LIBRARIES = ("manypaths", "torch", "transformers", "trl", "datasets", "math-verify", "sacrebleu")
@@ -91,7 +91,7 @@ def versions() -> dict[str, str]:
 def macro(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Per temperature setting, the plain mean of the headline scores of graded benchmarks, when there are several.
 
-    Its interval resamples problems within each benchmark. Evaluations at each benchmark's own default
+    Its interval joins those of the benchmarks, whose problems are resampled. Evaluations at each benchmark's own default
     temperature belong together under the temperature None. Data graded by a reward is no benchmark and stays out.
     """
     groups: dict[float | None, list[Mapping[str, Any]]] = {}
@@ -101,10 +101,9 @@ def macro(evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     averages = []
     for setting, members in groups.items():
         if len(members) > 1:
-            accuracy = {one["benchmark"]: one["per_problem"]["accuracy"] for one in members}
-            averages.append(
-                {"temperature": setting, "benchmarks": list(accuracy), **as_score(macro_interval(accuracy))}
-            )
+            names = [one["benchmark"] for one in members]
+            average = mean_of_intervals(share_interval(one["per_problem"]["accuracy"]) for one in members)
+            averages.append({"temperature": setting, "benchmarks": names, **as_score(average)})
     return averages
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..device import default_device
 from ..functions import import_function
 from .prompts import Prompt, is_conversation
 
@@ -68,8 +69,7 @@ def load_model(name: str, device: str | None = None) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    default = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    place = torch.device(device or default)
+    place = torch.device(device or default_device())
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             name, dtype=torch.float32 if place.type == "cpu" else "auto", output_loading_info=True

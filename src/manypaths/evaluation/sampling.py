@@ -1,5 +1,6 @@
 """n samples per prompt from a Hugging Face model with `generate`, each from a random stream of its own."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -102,14 +103,18 @@ def draw_batch(model: Any, tokenizer: Any, batch: Sequence[Request], ends: Seque
                 f"{sampling.max_new_tokens} new ones); lower --batch_size."
             ) from error
     logprobs = drawing.logprob.tolist()
-    if not np.isfinite(logprobs).all():
+    check_numbers(all(map(math.isfinite, logprobs)))
+    rows = output[:, input_ids.shape[1] :].tolist()
+    known = [logprob if sampling.temperature > 0 else None for logprob in logprobs]
+    return [read_sample(tokenizer, tokens, ends, logprob) for tokens, logprob in zip(rows, known, strict=True)]
+
+
+def check_numbers(fine: bool) -> None:
+    if not fine:
         raise ValueError(
             "The model's logits are not numbers (NaN or infinite) for some sample. Load it in a wider type "
             "(--dtype bfloat16 or float32), or check the weights."
         )
-    rows = output[:, input_ids.shape[1] :].tolist()
-    known = [logprob if sampling.temperature > 0 else None for logprob in logprobs]
-    return [read_sample(tokenizer, tokens, ends, logprob) for tokens, logprob in zip(rows, known, strict=True)]
 
 
 class DrawFromStreams(LogitsProcessor):
@@ -131,8 +136,10 @@ class DrawFromStreams(LogitsProcessor):
         """scores: [rows, V] logits of the next token; returns the same shape, 0 at the token and -inf elsewhere."""
         logits = cut_distribution(input_ids, scores, self.sampling).to(self.device)
         logprobs = logits.double().log_softmax(dim=-1)
+        step = input_ids.shape[1] - self.prompt_length
+        if step == 0:  # broken weights show at once, not after the longest answer
+            check_numbers(not bool(logprobs.isnan().any()))
         if self.sampling.temperature > 0:
-            step = input_ids.shape[1] - self.prompt_length
             cumulative = logprobs.exp().cumsum(dim=-1)
             points = self.uniforms[:, step : step + 1] * cumulative[:, -1:]
             tokens = torch.searchsorted(cumulative, points, right=True).clamp(max=scores.shape[1] - 1)

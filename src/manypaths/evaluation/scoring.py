@@ -14,7 +14,7 @@ from .benchmarks import Problem, conflicting
 from .diversity import TOKENIZERS, corpus_score, diversity_per_prompt
 from .grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, weakly_gradable
 from .intervals import bootstrap_interval, share_interval
-from .metrics import answer_entropy, best_of_n, distinct_answers, expected_max, pass_at_k_curve
+from .metrics import answer_entropy, avg_at_k, best_of_n, distinct_answers, expected_max, pass_at_k_curve
 from .results import Score, as_score, fingerprint
 from .samples import Sample
 from .tasks import Task
@@ -177,7 +177,7 @@ def graded_scores(grades: Grades, num_samples: int) -> dict[str, Score]:
     """avg@n, and pass@k and maj@k for k = 1, 2, 4, ... n."""
     counts = [sum(row) for row in grades.correct]
     curves = pass_at_k_curve(counts, num_samples, ks(num_samples))
-    found = {f"avg@{num_samples}": share_score(curves[1])}
+    found = {f"avg@{num_samples}": share_score([avg_at_k(row, num_samples) for row in grades.correct])}
     found |= {f"pass@{k}": share_score(values) for k, values in curves.items()}
     for k in ks(num_samples)[1:]:
         votes = [maj_at_k(classes, right, k) for classes, right in zip(grades.classes, grades.correct, strict=True)]
@@ -194,14 +194,9 @@ def best_of_scores(scores: Sequence[Sequence[float]], grades: Grades | None, num
         if grades is not None:
             rows = list(zip(scores, grades.classes, grades.correct, strict=True))
             found[f"best_of@{n}"] = share_score([best_of_n(row, right, n) for row, _, right in rows])
-            votes = [maj_at_k(classes, right, n, weights=softmax(row)) for row, classes, right in rows]
+            votes = [maj_at_k(classes, right, n, log_weights=row) for row, classes, right in rows]
             found[f"weighted_maj@{n}"] = share_score([vote.value for vote in votes])
     return found
-
-
-def softmax(scores: Sequence[float]) -> list[float]:
-    weights = [math.exp(score - max(scores)) for score in scores]
-    return [weight / sum(weights) for weight in weights]
 
 
 def doubtful(problems: Sequence[Problem]) -> dict[str, list[str]]:
