@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from conftest import tiny_llama
 from evaluations import read_rows, save_model, write_benchmarks, write_rows
 from manypaths.cli import main
 from manypaths.evaluation.benchmarks import BENCHMARKS
@@ -125,7 +126,7 @@ def test_a_folder_with_samples_of_other_settings_is_refused(place, tokenizer, ca
     refused(
         capsys,
         place,
-        "holds results of model with other weights",
+        "of other weights (model)",
         *BRIEF,
         "--benchmarks",
         "gsm8k",
@@ -179,6 +180,8 @@ def test_mistakes_are_refused_before_anything_is_written(place, tokenizer, capsy
     bare = tokenizer.__class__(tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>", eos_token="<eos>")
     bare.chat_template = None
     save_model(place / "base", bare)
+    tiny_llama(100).save_pretrained(place / "wordless")
+    write_rows(place / "own.jsonl", [{"prompt": "one two", "completion": "three"}])
     gsm8k = ("--benchmarks", "gsm8k", "--data_dir", "data")
     for message, words in [
         ("--model is missing", gsm8k),
@@ -198,6 +201,13 @@ def test_mistakes_are_refused_before_anything_is_written(place, tokenizer, capsy
         ("chat_template_kwargs is not JSON", (*BRIEF, *gsm8k, "--chat_template_kwargs", "{no")),
         ("--samples does not go with --num_samples", ("--samples", "x.jsonl", *gsm8k, "--num_samples", "3")),
         ("nowhere", (*BRIEF, *gsm8k, "--reward_model", "./nowhere")),
+        ("--reward grades the samples of --data", (*BRIEF, *gsm8k, "--reward", "math")),
+        ("--reference is for --data, --forgetting or --world", (*BRIEF, *gsm8k, "--reference", "model")),
+        ("--temperatures is for sampling", ("--model", "model", "--data", "own.jsonl", "--temperatures", "1,2")),
+        ("own.jsonl is a file; --output_dir is a folder", (*BRIEF, *gsm8k, "--output_dir", "own.jsonl")),
+        ("found completion, prompt", ("--model", "model", "--data", "own.jsonl", "--reward", "math")),
+        ("Cannot load a tokenizer from wordless", ("--model", "wordless", *gsm8k)),
+        ("own is judged for diversity", (*BRIEF, "--prompts", "own.jsonl", "--num_samples", "1")),
         ("There is no model in ./nowhere", ("--model", "./nowhere", *gsm8k)),
         ("vllm", (*BRIEF, *gsm8k, "--backend", "vllm")),
     ]:
@@ -304,7 +314,7 @@ def test_an_adapter_on_other_weights_is_another_model(place, tokenizer, capsys):
     words = ("--model", "adapter", "--benchmarks", "gsm8k", "--data_dir", "data", "--max_new_tokens", "4")
     assert evaluate(*words, "--output_dir", "out") == 0
     save_model(place / "model", tokenizer, seed=1)
-    refused(capsys, place, "with other weights", *words, "--output_dir", "out")
+    refused(capsys, place, "of other weights (adapter)", *words, "--output_dir", "out")
 
 
 def test_unknown_forgetting_tasks_are_refused_first(place, capsys):
@@ -312,3 +322,29 @@ def test_unknown_forgetting_tasks_are_refused_first(place, capsys):
     (place / "tasks").mkdir()
     words = ("--benchmarks", "gsm8k", "--reference", "model", "--forgetting", "no_such_task", "--task_dir", "tasks")
     refused(capsys, place, "lm-eval knows no task 'no_such_task'", *BRIEF, *words)
+
+
+def test_a_folder_is_graded_by_one_set_of_rules(place, capsys):
+    out = ("--output_dir", "out")
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--grader", "strict", *out) == 0
+    refused(capsys, place, "was graded strict by grader version", *BRIEF, "--benchmarks", "amc23", *out)
+    assert evaluate("--regrade", "out") == 0
+    assert evaluate(*BRIEF, "--benchmarks", "amc23", *out) == 0
+
+
+def test_a_reward_of_none_is_refused(place, capsys):
+    (place / "none_mine.py").write_text("def none(completions, **columns):\n    return [None] * len(completions)\n")
+    write_rows(place / "own.jsonl", [{"prompt": "one two"}])
+    words = ("--data", "own.jsonl", "--reward", "none_mine:none", "--num_samples", "2", "--max_new_tokens", "3")
+    assert evaluate("--model", "model", *words, "--output_dir", "out") == 2
+    assert "Reward none_mine:none gave None" in capsys.readouterr().err
+
+
+def test_temperatures_may_be_a_list_in_a_recipe_and_hold_greedy(place):
+    (place / "eval.yaml").write_text(
+        "model: model\ndata_dir: data\nbenchmarks: [gsm8k]\ntemperatures: [0, 1.5]\nnum_samples: 2\n"
+        "max_new_tokens: 3\noutput_dir: out\n"
+    )
+    assert evaluate("--config", "eval.yaml") == 0
+    found = [(one["temperature"], one["num_samples"]) for one in results_in(place / "out")["evaluations"]]
+    assert found == [(0.0, 1), (1.5, 2)]

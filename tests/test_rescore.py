@@ -73,8 +73,10 @@ def test_several_benchmarks_and_temperatures_in_one_file(place):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"id": "p1", "text": "x"}], "problem p2 has no sample 0"),
-        ([{"id": "p9", "text": "x"}], "has a text for 'p9'; math500 has no such problem"),
+        ([{"id": "p1", "text": "x"}], "has texts for 1 of the 3 problems of math500, none for p2"),
+        ([{"id": "p1", "text": "x", "temperature": 1}, {"id": "p2", "text": "x"}], "some have none"),
+        ([{"id": "p1", "text": "x", "logprob": 0.5}], "line 1: logprob is a sum of logarithms"),
+        ([{"id": "p9", "text": "x"}], "has a text for 'p9'; math500 has no such problem. Its 3 are called p1"),
         ([{"benchmark": "gsm8k", "id": "p1", "text": "x"}], "has no text for benchmark math500"),
         ([{"id": "p1"}], "texts.jsonl, line 1"),
         ([{"id": "p1", "text": "x", "index": 0}, {"id": "p1", "text": "y", "index": 0}], "texts.jsonl, line 2"),
@@ -132,6 +134,22 @@ def test_half_a_surrogate_pair_in_a_text(place):
     assert recorded("--output_dir", "out") == 0
     assert scores_in(place / "out")["pass@1"] == pytest.approx(1 / 3)
     assert main(["eval", "--regrade", "out"]) == 0
+
+
+def test_the_first_problems_only(place):
+    assert recorded("--num_prompts", "2", "--output_dir", "out") == 0
+    assert scores_in(place / "out")["avg@4"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+
+
+def test_one_temperature_per_benchmark_is_its_default(place):
+    rows = [{"id": one["id"], "text": "x", "temperature": 0.7} for one in PROBLEMS]
+    write_rows(place / "texts.jsonl", rows)
+    assert recorded("--output_dir", "out") == 0
+    (one,) = json.loads((place / "out" / "results.json").read_text())["evaluations"]
+    assert (one["setting"], one["temperature"]) == (None, 0.7)
+    assert main(["eval", "--regrade", "out"]) == 0
+    (again,) = json.loads((place / "out" / "results.json").read_text())["evaluations"]
+    assert again == one
 
 
 def test_texts_that_do_not_say_their_benchmark(place, capsys):

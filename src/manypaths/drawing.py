@@ -19,7 +19,7 @@ from .evaluation.sampling import transformers_backend
 from .evaluation.store import SampleStore
 from .evaluation.tasks import Task
 from .options import SamplingArguments
-from .sources import read_text
+from .sources import one_line, read_text
 from .training.data import check_tokenizer_fits
 
 
@@ -38,7 +38,12 @@ def load_config(path: str) -> Any:
 
 def load_tokenizer(path: str, chat_template_path: str | None = None) -> Any:
     """The model's tokenizer, with another chat template where one is given."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"Cannot load a tokenizer from {path}: {one_line(error)} Save the model's tokenizer beside it."
+        ) from error
     if chat_template_path is not None:
         template = Path(chat_template_path)
         if not template.is_file():

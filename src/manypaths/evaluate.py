@@ -14,6 +14,7 @@ from .device import default_device, free_memory
 from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
 from .evaluation.diversity import named_encoder
+from .evaluation.grading import GRADER_VERSION
 from .evaluation.ledger import ledger
 from .evaluation.prompts import Prompt
 from .evaluation.results import earlier_results, joined_results, record, weights_fingerprint, write_results
@@ -27,9 +28,9 @@ from .options import EvalArguments, SamplingArguments
 from .rescore import evaluate_recorded, regrade
 from .training.data import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .training.evidence import prepared_batches, row_statistics
-from .training.grpo import grade
+from .training.grpo import call, grade
 from .training.lm_head import plain_head
-from .training.rewards import resolve_reward
+from .training.rewards import REWARDS, Reward, resolve_reward
 from .training.run import check_model, column_map
 
 OUTPUT_DIR = "evaluation"
@@ -42,7 +43,7 @@ READ_BY = {  # what the ways to evaluate that read few options read
     "regrade": ("regrade", "label", "grader", "reward_model", "embedding_model"),
     "samples": (
         *ALWAYS, "samples", "benchmarks", "prompts", "data_dir", "grader", "reward_model", "embedding_model",
-        "prompt_format", "system_prompt",
+        "num_prompts", "prompt_format", "system_prompt",
     ),
     "world": (*ALWAYS, "world", "model", "reference", "num_prompts", "dtype", "num_samples", "temperature", "seed"),
 }  # fmt: skip
@@ -63,6 +64,8 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     sampling = SamplingArguments() if sampling is None else sampling
     check_options(options, sampling)
     folder = Path(options.regrade or options.output_dir or OUTPUT_DIR)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; --output_dir is a folder.")
     with ExitStack() as held:  # keeps the samples' folder locked until all is written
         if options.regrade is not None:
             results = regrade(options, folder, held)
@@ -71,6 +74,7 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
             model = options.model or options.samples
             weights = weights_fingerprint(model)
             results = earlier_results(folder, weights)
+            check_same_grader(results, options)
             settings = {**asdict(options), **asdict(sampling)}
             settings = {name: value for name, value in settings.items() if name not in NOT_A_SETTING}
             for part in parts_of(options, sampling, folder, held):
@@ -84,12 +88,26 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     return results
 
 
+def check_same_grader(earlier: dict[str, Any], options: EvalArguments) -> None:
+    """ValueError where benchmarks would join others that were graded by other rules."""
+    if not (options.benchmarks or options.prompts):
+        return
+    for one in earlier.get("evaluations", ()):
+        rules = one["grader"] or {}
+        if "mode" in rules and (rules["mode"], rules["version"]) != (options.grader, GRADER_VERSION):
+            raise ValueError(
+                f"The folder's {one['benchmark']} was graded {rules['mode']} by grader version {rules['version']}, now it "
+                f"would be {options.grader}, version {GRADER_VERSION}. Grade it again first, with --regrade FOLDER "
+                f"--grader {options.grader}, or use another --output_dir."
+            )
+
+
 def parts_of(
     options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack
 ) -> Iterator[dict[str, Any]]:
     """What is measured, part by part, so that each can be written before the next begins."""
     if options.samples is not None:
-        return evaluate_recorded(options, benchmark_sets(options, sampling), folder, held)
+        return evaluate_recorded(options, benchmark_sets(replace(options, num_prompts=None), sampling), folder, held)
     check_model(options.model)
     if options.world is not None:
         return evaluate_world(options, sampling)
@@ -112,12 +130,20 @@ def check_options(options: EvalArguments, sampling: SamplingArguments) -> None:
         raise ValueError("--model is missing: a model folder or hub id (or --samples FILE with texts made elsewhere).")
     if options.regrade is None and not asked:
         raise ValueError("Nothing to measure: give --benchmarks, --prompts, --data, --forgetting or --world.")
+    given = given_options(options, sampling)
+    if options.reward is not None and options.data is None:
+        raise ValueError("--reward grades the samples of --data; benchmarks are graded by their answers.")
+    if options.reference is not None and not (options.data or options.forgetting or options.world or options.samples):
+        raise ValueError("--reference is for --data, --forgetting or --world; give one of them, or leave it out.")
+    drawing = [name for name in ("temperature", "temperatures", "top_p", "top_k", "max_new_tokens") if name in given]
+    if asked == ["data"] and options.reward is None and sampling.num_samples is None and drawing:
+        raise ValueError(f"--{drawing[0]} is for sampling: give a --reward or --num_samples too.")
     if options.forgetting and options.reference is None:
         raise ValueError("--forgetting needs --reference, the base model to compare with.")
     if sampling.temperature is not None and sampling.temperatures is not None:
         raise ValueError("Give --temperature or --temperatures, not both.")
     if sampling.backend != "vllm":
-        for name in given_options(options, sampling):
+        for name in given:
             if name.startswith("vllm_"):
                 raise ValueError(f"--{name} is for --backend vllm; give that too, or leave it out.")
     least = {"num_samples": 0 if options.data else 1, "batch_size": 1, "max_new_tokens": 1, "num_prompts": 1}
@@ -169,6 +195,8 @@ def evaluate_model(
         check_model(options.reference)
     tasks = benchmark_sets(options, sampling)
     rows = None if options.data is None else load_rows(options, sampling)
+    if options.reward in REWARDS:
+        reward(completions=[], **{name: [] for name in rows.column_names})  # says at once which columns it lacks
     data_tasks = [] if rows is None else data_samples(options, sampling, rows)
     taught = None if rows is None else taught_columns(rows)
     if rows is not None and taught is None and not data_tasks:
@@ -240,6 +268,20 @@ def benchmark_sets(options: EvalArguments, sampling: SamplingArguments) -> list[
     return tasks
 
 
+def never_none(reward: Reward, name: str) -> Reward:
+    """The reward, with an error where it gives None: whether such an answer is right is not known."""
+
+    def checked(**columns: Any) -> list[float]:
+        values = call(reward, columns)
+        if any(value is None for value in values):
+            raise ValueError(
+                f"Reward {name} gave None, which says nothing about an answer; an evaluation needs a number."
+            )
+        return list(values)
+
+    return checked
+
+
 def rewarded(options: EvalArguments, reward: Callable, rows: Dataset, tokenizer: Any) -> Grader:
     """Grades from a reward function, called as TRL calls it, on the columns of the data."""
 
@@ -247,7 +289,7 @@ def rewarded(options: EvalArguments, reward: Callable, rows: Dataset, tokenizer:
         asked = [{**row, "prompt": prompt} for row, prompt in zip(rows, task.prompts, strict=True)]
         encode = partial(tokenizer, add_special_tokens=False)
         samples = [[Sample(text, encode(text)["input_ids"], None) for text in row] for row in texts]
-        values = grade(asked, samples, [reward])
+        values = grade(asked, samples, [never_none(reward, options.reward)])
         return grade_by_reward(options.reward, values, texts, options.correct_at)
 
     return grade_task

@@ -26,7 +26,7 @@ def evaluate_recorded(
     options: EvalArguments, sets: Sequence[Task], folder: Path, held: ExitStack
 ) -> Iterator[dict[str, Any]]:
     """Texts made elsewhere for these sets of problems, brought into the folder so that they can be graded again."""
-    tasks, found = recorded_tasks(sets, read_recorded(options.samples), options.samples)
+    tasks, found = recorded_tasks(sets, read_recorded(options.samples), options.samples, options.num_prompts)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
     encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
     store = held.enter_context(SampleStore(folder, {"samples": recorded_fingerprint(found)}))
@@ -38,7 +38,7 @@ def evaluate_recorded(
         store.samples,
         folder,
         grade=by_gold(options.grader),
-        sampling=lambda task, number: {"backend": "recorded", "num_samples": number, "temperature": task.setting},
+        sampling=lambda task, number: {"backend": "recorded", "num_samples": number, "temperature": task.temperature},
         scorer=scorer,
         encoder=encoder,
     )
@@ -50,12 +50,13 @@ def recorded_fingerprint(samples: Mapping[SampleKey, Sample]) -> str:
 
 
 def recorded_tasks(
-    sets: Sequence[Task], recorded: Mapping[SampleKey, Sample], source: str
+    sets: Sequence[Task], recorded: Mapping[SampleKey, Sample], source: str, num_prompts: int | None
 ) -> tuple[list[Task], dict[SampleKey, Sample]]:
     """A task per benchmark and recorded temperature, and their samples under full keys.
 
+    One temperature per benchmark counts as its default. num_prompts: only the first problems of each.
     Raises ValueError for texts without a benchmark where several are asked for, a benchmark without texts, a problem
-    that lacks a sample, or a text for a problem that the benchmark does not have.
+    that lacks a sample, a text for a problem that the benchmark does not have, or a temperature that only some have.
     """
     if len(sets) > 1 and any(key.benchmark is None for key in recorded):
         raise ValueError(
@@ -71,23 +72,47 @@ def recorded_tasks(
         }
         if not own:
             raise ValueError(f"{source} has no text for benchmark {one.benchmark}.")
-        known = {problem.id for problem in one.problems}
+        known = {problem.id: place for place, problem in enumerate(one.problems)}
         for key in own:
             if key.id not in known:
-                raise ValueError(f"{source} has a text for {key.id!r}; {one.benchmark} has no such problem.")
-        tasks += [replace(one, setting=heat, sampling=None) for heat in dict.fromkeys(key.temperature for key in own)]
-        found |= own
+                raise ValueError(
+                    f"{source} has a text for {key.id!r}; {one.benchmark} has no such problem. Its {len(known)} are called "
+                    f"{one.problems[0].id} and so on."
+                )
+        heats = list(dict.fromkeys(key.temperature for key in own))
+        if None in heats and len(heats) > 1:
+            raise ValueError(f"{source}: some texts of {one.benchmark} have a temperature and some have none.")
+        first = replace(one, problems=one.problems[:num_prompts], prompts=one.prompts[:num_prompts], sampling=None)
+        for heat in heats:
+            tasks.append(replace(first, setting=heat if len(heats) > 1 else None, recorded_temperature=heat))
+        found |= {key: text for key, text in own.items() if known[key.id] < len(first.problems)}
     for task in tasks:
-        samples_of(task, found)
+        check_complete(task, found, source)
     return tasks, found
+
+
+def check_complete(task: Task, found: Mapping[SampleKey, Sample], source: str) -> None:
+    there = {key.id for key in found if key.benchmark == task.benchmark}
+    missing = [problem.id for problem in task.problems if problem.id not in there]
+    if missing:
+        raise ValueError(
+            f"{source} has texts for {len(there)} of the {len(task.problems)} problems of {task.benchmark}, none for "
+            f"{missing[0]}. Add the rest, or read the first N problems only with --num_prompts N."
+        )
+    samples_of(task, found)
 
 
 def regrade(options: EvalArguments, folder: Path, held: ExitStack) -> dict[str, Any]:
     """The folder's results with its stored samples graded and scored again; what has no gold answers stays as it is."""
-    if not (folder / RESULTS).is_file() or not (folder / PROBLEMS).is_file():
-        raise FileNotFoundError(f"{folder} holds no finished evaluation with samples to grade again.")
-    held.enter_context(locked(folder))
+    if not (folder / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder} holds no finished evaluation.")
     (results,) = load_results([folder])
+    label = options.label or results["label"]
+    if not results.get("evaluations"):
+        if options.label is None:
+            raise ValueError(f"{folder} holds no samples to grade again; only a new --label can be given to it.")
+        return {**results, "label": label}
+    held.enter_context(locked(folder))
     rows = list(json_lines(read_text(folder / PROBLEMS), folder / PROBLEMS).values())
     tasks, how = [], {}
     for one in results.get("evaluations", ()):
@@ -99,7 +124,8 @@ def regrade(options: EvalArguments, folder: Path, held: ExitStack) -> dict[str, 
         problems, prompts = stored_problems(rows, one["benchmark"], one["per_problem"]["id"])
         drawn = one["sampling"]
         given = None if drawn["backend"] == "recorded" else Sampling(**{name: drawn[name] for name in SAMPLING})
-        tasks.append(Task(one["benchmark"], one["setting"], problems, prompts, given, one["excluded"]))
+        heat = None if given is not None else one["temperature"]
+        tasks.append(Task(one["benchmark"], one["setting"], problems, prompts, given, one["excluded"], heat))
         how[one["benchmark"], one["setting"]] = drawn
     chosen = {name: getattr(options, name) or results["settings"][name] for name in ("reward_model", "embedding_model")}
     evaluations = evaluate_tasks(
@@ -112,7 +138,6 @@ def regrade(options: EvalArguments, folder: Path, held: ExitStack) -> dict[str, 
         encoder=None if chosen["embedding_model"] is None else named_encoder(chosen["embedding_model"]),
     )
     settings = {**results["settings"], **chosen, "grader": options.grader}
-    label = options.label or results["label"]
     return joined_results(
         results, record(settings, results["model"], label, results["weights"], evaluations=evaluations)
     )

@@ -43,7 +43,10 @@ def test_local_files_take_the_place_of_the_hub(tmp_path):
 
 
 def test_rows_without_an_id_are_numbered(tmp_path):
-    write_rows(tmp_path / "gsm8k.jsonl", [{"problem": "x?", "answer": "work it out\n#### 1,234"}, {"problem": "y?", "answer": 7}])
+    write_rows(
+        tmp_path / "gsm8k.jsonl",
+        [{"problem": "x?", "answer": "work it out\n#### 1,234"}, {"problem": "y?", "answer": 7}],
+    )
     found = load_problems(BENCHMARKS["gsm8k"], str(tmp_path))
     assert [(one.id, one.answer) for one in found] == [("gsm8k-0000", "1,234"), ("gsm8k-0001", "7")]
 
@@ -90,7 +93,9 @@ def test_malformed_rows_are_named_with_file_and_line(tmp_path, row, message):
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no aime24.jsonl; it needs one object with id, problem and answer"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no aime24.jsonl; it needs one object with id, problem and answer"
+    ):
         load_problems(BENCHMARKS["aime24"], str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"--data_dir .*nowhere is no folder"):
         load_problems(BENCHMARKS["aime24"], str(tmp_path / "nowhere"))
@@ -164,6 +169,7 @@ def test_without_an_answer_column_problems_are_open_ended(tmp_path):
         ("name: x\nsource: z\nprompt: Solve it.", "lacks {problem}"),
         ("name: x\nsource: z\nprompt: 'Box {problem} in {}.'", "has a brace that is not {problem}"),
         ("name: x\nsource: z\ngold: latex", "gold of benchmark x is 'latex'; choose one of plain, boxed, hashes"),
+        ("name: x\nsource: z\nnum_samples: 0", "mine.yaml: num_samples must be at least 1, got 0"),
         ("name: [x", "is no readable YAML"),
     ],
 )
@@ -173,6 +179,12 @@ def test_yaml_mistakes(tmp_path, text, message):
     with pytest.raises(ValueError) as caught:
         resolve_benchmarks([str(path)])
     assert message in str(caught.value)
+
+
+def test_a_missing_file_is_looked_for_beside_the_yaml(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: x\nsource: exam.jsonl\n")
+    with pytest.raises(FileNotFoundError, match=rf"mine.yaml: there is no exam.jsonl in {tmp_path}"):
+        resolve_benchmarks([str(tmp_path / "mine.yaml")])
 
 
 def test_names():

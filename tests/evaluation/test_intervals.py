@@ -247,6 +247,8 @@ def test_shares_that_are_all_alike_at_an_end_still_have_width():
     assert (none.value, none.low) == (0.0, 0.0) and none.high == pytest.approx(0.1157, abs=1e-4)  # 0 of 30
     assert (every.value, every.high) == (1.0, 1.0) and every.low == pytest.approx(1 - none.high)
     assert share_interval([0.0]).high == pytest.approx(0.975)
+    half = share_interval([0.5] * 4)
+    assert half.value == 0.5 and half.high - 0.5 == pytest.approx(0.5 - half.low) and half.low == pytest.approx(0.5 * 0.025**0.25)
     mixed = [0.0, 0.5, 1.0, 0.25]
     assert share_interval(mixed) == bootstrap_interval(mixed)
     with pytest.raises(ValueError, match="shares lie between 0 and 1"):

@@ -84,7 +84,7 @@ def test_samples_of_our_own_come_back(tmp_path):
         ([{"id": "a", "texts": "x"}], "line 1: texts must be a list of texts, found a string"),
         ([{"id": "a", "texts": []}], "line 1: texts is an empty list"),
         ([{"id": "a", "texts": ["x", None]}], "line 1: texts must hold text, found null"),
-        ([{"id": "a", "text": "x", "index": -1}], "line 1: index must not be negative, got -1"),
+        ([{"id": "a", "text": "x", "index": -1}], "line 1: index must be 0 or more, got -1"),
         ([{"id": "a", "text": "x", "index": 0.5}], "line 1: index must be a whole number, found a number"),
         ([{"id": "a", "text": "x", "benchmark": 1}], "line 1: benchmark must be text, found a number"),
         ([{"id": "a", "text": "x", "num_tokens": "9"}], "line 1: num_tokens must be a whole number, found a string"),

@@ -48,7 +48,7 @@ def test_results_of_one_model_join_and_those_of_another_are_refused(tmp_path):
     ]  # fmt: skip
     assert (both["label"], both["tokens"], both["ledger"]) == ("n", {"x": 1}, {"y": 2})
     assert both["macro"][0]["n"] == 3 and earlier_results(tmp_path / "none", "w") == {}
-    with pytest.raises(ValueError, match="holds results of m with other weights"):
+    with pytest.raises(ValueError, match=r"holds results of another model, or of other weights \(m\)"):
         earlier_results(tmp_path, "other")
     for text, message in (
         ("{", "no result of this"),

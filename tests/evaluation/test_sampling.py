@@ -317,13 +317,17 @@ def test_unusual_logits_and_memory_are_errors(model, tokenizer, monkeypatch):
         transformers_backend(model, tokenizer, 0)
 
 
-def test_prompts_longer_than_the_context_are_named(model, tokenizer):
-    wanted = requests_for([[3] * 10, [3] * 250, [3] * 256], Sampling(max_new_tokens=7))
+def test_the_longest_prompt_beyond_the_context_is_named(model, tokenizer):
+    wanted = requests_for([[3] * 10, [3] * 250, [3] * 252], Sampling(max_new_tokens=7))
     check_context(model.config, wanted[:1])
-    with pytest.raises(ValueError, match=r"Prompt of request 2 has 250 tokens; with 7 new ones .* 256 .* to 6 or less"):
+    with pytest.raises(
+        ValueError,
+        match=r"Prompt of request 3 has 252 .* 256 .* \(2 prompts are too long\): set .* to 4 or",
+    ):
         check_context(model.config, wanted)
+    long = requests_for([[3] * 256], Sampling(max_new_tokens=7))
     with pytest.raises(ValueError, match=r"Prompt of aime24 7 has 256 tokens.* shorten or leave the prompt out"):
-        check_context(model.config, wanted[2:], ["of aime24 7"])
+        check_context(model.config, long, ["of aime24 7"])
     check_context(model.config, requests_for([[3] * 250], Sampling(max_new_tokens=6)))
     del model.config.max_position_embeddings
     check_context(model.config, wanted)

@@ -50,7 +50,10 @@ def test_an_empty_box_is_no_answer():
 def test_grades_by_reward():
     grades = grade_by_reward("mine:reward", [[1.0, 0.5, 0.0, 0.0], [0.2] * 4], TEXTS, correct_at=0.5)
     assert grades.correct == [[True, True, False, False], [False] * 4]
-    assert grades.classes == [[0, 0, 1, 2], [0, 0, 0, 0]]  # without a readable answer the text is the answer
+    assert grades.classes == [[0, 0, 1, None], [0, 0, 0, 0]]
+    assert grades.grader == {"reward": "mine:reward", "correct_at": 0.5, "counts": {"correct": 2, "wrong": 6}}
+    unboxed = grade_by_reward("mine:reward", [[1.0, 0.0, 0.0]], [["( 1 + 2 )", "( 2 + 1 )", ""]], 1.0)
+    assert unboxed.classes == [[0, 1, None]] or unboxed.classes == [[0, 0, None]]  # every text is its own answer
     scores = values(evaluate_task(task(None, None), samples(TEXTS), grades, sampling=HOW))
     assert scores["mean_reward"] == pytest.approx((1.5 / 4 + 0.2) / 2) and scores["pass@4"] == 0.5
     with pytest.raises(ValueError, match="for the samples of prompt 2; rewards must be finite"):

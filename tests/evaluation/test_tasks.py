@@ -44,6 +44,8 @@ def test_a_task_per_temperature():
 def test_several_temperatures_need_several_samples():
     found = tasks("gsm8k", temperatures=[0.0, 0.5])
     assert [one.sampling.num_samples for one in found] == [1, 8]
+    found = tasks("gsm8k", temperatures=[0.0, 0.5], overrides={"num_samples": 3})
+    assert [one.sampling.num_samples for one in found] == [1, 3]
     assert tasks("gsm8k", temperatures=[0.5])[0].sampling.num_samples == 1
     assert tasks("gsm8k", temperatures=[0.5, 1.0], overrides={"num_samples": 2})[0].sampling.num_samples == 2
 
@@ -56,7 +58,7 @@ def test_greedy_needs_one_sample():
 
 
 def test_temperatures_from_the_command_line():
-    assert read_temperatures(None) == [] and read_temperatures("0.6, 1") == [0.6, 1.0]
+    assert read_temperatures(None) == [] and read_temperatures("0.6, 1") == read_temperatures([0.6, 1]) == [0.6, 1.0]
     for text, message in [("warm", "numbers separated by commas"), ("1,1.0", "each temperature once"), ("-1", "0 or above")]:
         with pytest.raises(ValueError, match=message):
             read_temperatures(text)

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from ..functions import did_you_mean
-from ..sources import json_kind, json_lines, read_source, read_text
+from ..sources import json_kind, json_lines, looks_like_file, read_source, read_text
+from .samples import Sampling
 
 INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
@@ -174,7 +175,14 @@ def read_benchmark(path: Path) -> Benchmark:
     beside = path.parent / given["source"]
     if beside.is_file():
         given = {"split": "train", **given, "source": str(beside)}
-    return Benchmark(**(given if given.get("answer") else {**OPEN_ENDED, **given}))
+    elif looks_like_file(given["source"]):
+        raise FileNotFoundError(f"{path}: there is no {given['source']} in {path.parent.absolute()}.")
+    benchmark = Benchmark(**(given if given.get("answer") else {**OPEN_ENDED, **given}))
+    try:
+        Sampling(**{field.name: getattr(benchmark, field.name) for field in fields(Sampling) if field.name != "seed"})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return benchmark
 
 
 def fits(value: Any, kind: Any) -> bool:

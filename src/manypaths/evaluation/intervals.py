@@ -94,10 +94,11 @@ def bootstrap_interval(
 
 
 def share_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval:
-    """bootstrap_interval of shares in [0, 1], one per problem; problems that all fail, or all succeed, have width too.
+    """bootstrap_interval of shares in [0, 1], one per problem; problems that are all alike have width too.
 
-    Resampling cannot see that the next problem might differ. The exact binomial limit can: with 0 of n problems
-    solved, the share lies below 1 - ((1 - confidence) / 2)^(1 / n) (Clopper and Pearson 1934).
+    Resampling cannot see that the next problem might differ. The exact binomial limit can: when n problems out of n
+    are alike, up to 1 - ((1 - confidence) / 2)^(1 / n) of all problems may not be (Clopper and Pearson 1934), and
+    those may all fail, or all succeed.
 
     Raises ValueError for a value outside [0, 1], or as bootstrap_interval does.
     """
@@ -105,11 +106,10 @@ def share_interval(values: Sequence[float], *, confidence: float = 0.95) -> Inte
     if not 0.0 <= min(values) <= max(values) <= 1.0:
         raise ValueError(f"share_interval got {min(values)} to {max(values)}; shares lie between 0 and 1.")
     room = 1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / len(values))
-    if max(values) == 0.0:
-        return Interval(0.0, 0.0, room, len(values))
-    if min(values) == 1.0:
-        return Interval(1.0, 1.0 - room, 1.0, len(values))
-    return found
+    if min(values) < max(values):
+        return found
+    value = values[0]
+    return Interval(value, value * (1.0 - room), value + (1.0 - value) * room, len(values))
 
 
 def mean_of_intervals(parts: Iterable[Interval | None]) -> Interval | None:

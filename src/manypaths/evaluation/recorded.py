@@ -1,5 +1,6 @@
 """Texts made elsewhere, read from JSONL so that they can be evaluated without a model."""
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,10 @@ def field(row: dict[str, Any], name: str, types: tuple[type, ...], where: str) -
     if not isinstance(value, types) or isinstance(value, bool):
         wanted = {(str,): "text", (str, int): "text or a whole number", (int,): "a whole number"}.get(types, "a number")
         raise ValueError(f"{where}: {name} must be {wanted}, found {json_kind(value)} ({value!r:.40}).")
-    if name in ("index", "num_tokens", "temperature") and value < 0:
-        raise ValueError(f"{where}: {name} must not be negative, got {value}.")
+    if name == "logprob" and not -math.inf < value <= 0:
+        raise ValueError(f"{where}: logprob is a sum of logarithms of probabilities, 0 or below; got {value}.")
+    if name in ("index", "num_tokens", "temperature") and not 0 <= value < math.inf:
+        raise ValueError(f"{where}: {name} must be 0 or more, got {value}.")
     return value
 
 

@@ -63,7 +63,8 @@ def earlier_results(folder: Path, weights: str) -> dict[str, Any]:
         raise ValueError(f"{path} has schema {schema}, this version writes {SCHEMA}. Use another --output_dir.")
     if known != weights:
         raise ValueError(
-            f"{folder} holds results of {model} with other weights. Use another --output_dir, or delete the folder."
+            f"{folder} holds results of another model, or of other weights ({model}). Use another --output_dir, or delete "
+            "the folder."
         )
     return found
 

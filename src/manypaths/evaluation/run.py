@@ -26,9 +26,8 @@ Scorer = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 def keys_of(task: Task, num_samples: int) -> list[SampleKey]:
     """The samples of a task in order, those of one problem side by side."""
-    temperature = task.setting if task.sampling is None else float(task.sampling.temperature)
     return [
-        SampleKey(task.benchmark, problem.id, temperature, index)
+        SampleKey(task.benchmark, problem.id, task.temperature, index)
         for problem in task.problems
         for index in range(num_samples)
     ]
@@ -83,7 +82,7 @@ def samples_of(task: Task, samples: Mapping[SampleKey, Sample]) -> list[list[Sam
     if task.sampling is not None:
         number = task.sampling.num_samples
     else:
-        first = task.benchmark, task.problems[0].id, task.setting
+        first = task.benchmark, task.problems[0].id, task.temperature
         number = max(1, sum((key.benchmark, key.id, key.temperature) == first for key in samples))
     keys = keys_of(task, number)
     for key in keys:

@@ -122,7 +122,7 @@ def request_seed(request: Request) -> int:
 
 
 def check_context(model_config: Any, requests: Sequence[Request], names: Sequence[str] | None = None) -> None:
-    """ValueError for the first request whose prompt and new tokens do not fit into the model's positions.
+    """ValueError when the longest prompt and its new tokens do not fit into the model's positions.
 
     model_config: a Hugging Face configuration; one without max_position_embeddings has no limit.
     names: what to call each request in the message, the problem's id for instance.
@@ -131,15 +131,18 @@ def check_context(model_config: Any, requests: Sequence[Request], names: Sequenc
     limit = getattr(text_config, "max_position_embeddings", None)
     if limit is None:
         return
-    for position, request in enumerate(requests):
-        length, new = len(request.prompt_ids), request.sampling.max_new_tokens
-        if length + new > limit:
-            name = f"of request {position + 1}" if names is None else names[position]
-            cure = f"set --max_new_tokens to {limit - length} or less, or" if length < limit else "shorten or"
-            raise ValueError(
-                f"Prompt {name} has {length} tokens; with {new} new ones that is more than the {limit} positions "
-                f"of the model: {cure} leave the prompt out."
-            )
+    sizes = [len(request.prompt_ids) + request.sampling.max_new_tokens for request in requests]
+    too_long = sum(size > limit for size in sizes)
+    if too_long:
+        position = max(range(len(sizes)), key=sizes.__getitem__)
+        length, new = len(requests[position].prompt_ids), requests[position].sampling.max_new_tokens
+        name = f"of request {position + 1}" if names is None else names[position]
+        cure = f"set --max_new_tokens to {limit - length} or less, or" if length < limit else "shorten or"
+        others = f" ({too_long} prompts are too long)" if too_long > 1 else ""
+        raise ValueError(
+            f"Prompt {name} has {length} tokens; with {new} new ones that is more than the {limit} positions "
+            f"of the model{others}: {cure} leave the prompt out."
+        )
 
 
 def with_progress(

@@ -87,16 +87,21 @@ def grade_by_reward(
     return Grades(
         values=[list(map(float, row)) for row in rewards],
         correct=correct,
-        classes=classes_of([[final_answer(text) for text in row] for row in texts]),
-        grader={"reward": name, "correct_at": correct_at, "counts": {**counts, "unparsed": 0, "timeout": 0}},
+        classes=classes_of(final_answers(texts)),
+        grader={"reward": name, "correct_at": correct_at, "counts": counts},
         notes=[[{"correct": right} for right in row] for row in correct],
     )
 
 
-def final_answer(text: str) -> str | None:
-    """What was extracted as the answer, or else the whole text; None for an empty one."""
-    found = extract(text, "lenient")
-    return (text.strip() or None) if found is None else found
+def final_answers(texts: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """What each text gives as its answer, None where none can be read.
+
+    Where no text at all gives one, as where answers are formulas or code without a box, every text is its own answer.
+    """
+    found = [[extract(text, "lenient") or None for text in row] for row in texts]
+    if any(answer is not None for row in found for answer in row):
+        return found
+    return [[text.strip() or None for text in row] for row in texts]
 
 
 def classes_of(answers: Sequence[Sequence[str | None]]) -> list[list[int | None]]:

@@ -16,8 +16,8 @@ class Task:
     """One set of problems at one temperature.
 
     `setting` is the temperature that was asked for, None where the benchmark's own default holds. `prompts` are
-    the problems in the model's words. `sampling` is None for texts that were made elsewhere. `excluded` are ids
-    that were left out, because their gold is empty.
+    the problems in the model's words. `excluded` are ids that were left out, because their gold is empty. Texts that
+    were made elsewhere have no `sampling`, but may have a `recorded_temperature`.
     """
 
     benchmark: str
@@ -26,6 +26,11 @@ class Task:
     prompts: Sequence[Prompt]
     sampling: Sampling | None
     excluded: Sequence[str] = ()
+    recorded_temperature: float | None = None
+
+    @property
+    def temperature(self) -> float | None:
+        return self.recorded_temperature if self.sampling is None else float(self.sampling.temperature)
 
 
 def benchmark_tasks(
@@ -55,8 +60,11 @@ def benchmark_tasks(
     for setting in list(temperatures) or [given.get("temperature")]:
         chosen = {**defaults, **given} | ({} if setting is None else {"temperature": setting})
         if "num_samples" not in given:
-            fewest = SWEEP_SAMPLES if len(temperatures) > 1 else 1
-            chosen["num_samples"] = 1 if chosen["temperature"] == 0 else max(chosen["num_samples"], fewest)
+            chosen["num_samples"] = max(chosen["num_samples"], SWEEP_SAMPLES if len(temperatures) > 1 else 1)
+        if chosen["temperature"] == 0 and (temperatures or "num_samples" not in given):
+            chosen["num_samples"] = 1  # all greedy answers are equal
+        if benchmark.answer is None and chosen["num_samples"] == 1:
+            raise ValueError(f"{benchmark.name} is judged for diversity, which one sample a prompt has none of.")
         tasks.append(Task(benchmark.name, setting, kept, prompts, Sampling(**chosen), excluded))
     return tasks
 
@@ -69,16 +77,16 @@ def as_prompt(text: str, prompt_format: str, system_prompt: str | None) -> Promp
     return [*system, {"role": "user", "content": text}]
 
 
-def read_temperatures(text: str | None) -> list[float]:
-    """Numbers separated by commas, each once.
+def read_temperatures(text: str | Sequence[float] | None) -> list[float]:
+    """Numbers separated by commas, or a list of them, each once.
 
     Raises ValueError for what is no number, is negative, or comes twice.
     """
     if text is None:
         return []
     try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError as error:
+        found = [float(part) for part in (text.split(",") if isinstance(text, str) else text)]
+    except (TypeError, ValueError) as error:
         raise ValueError(f"--temperatures must be numbers separated by commas, got {text!r}.") from error
     for value in found:
         if not 0 <= value < float("inf") or found.count(value) > 1:
