@@ -16,7 +16,9 @@ WORDY = re.compile(
 
 
 def bare(gold: str) -> str:
-    return gold.replace("\\$", "").replace("$", "").strip()
+    """The gold without dollar signs round its formulas, and of an amount of money the number alone."""
+    text = re.sub(r"(?<!\\)\$", "", gold).strip()
+    return re.sub(r"^\\\$\s*(?=[\d.,]+$)", "", text)
 
 
 def elements(gold: str) -> list[str]:
@@ -56,7 +58,8 @@ def wrong_answers(gold: str, others: list[str]) -> Iterator[tuple[str, str]]:
             yield "x100", decimal(value * 100)
             yield "/100", decimal(value / 100)
     elif is_value(text):
-        yield "off by one", f"{text}+1"
+        if not re.search(r"\+ ?C$", text):
+            yield "off by one", f"{text}+1"
         yield "sign", f"-({text})"
         yield "x100", f"100({text})"
         yield "/100", f"\\frac{{{text}}}{{100}}"
@@ -99,8 +102,9 @@ def equivalent_answers(gold: str) -> Iterator[tuple[str, str]]:
     plain = text.replace(",", "")
     if NUMBER.fullmatch(text):
         value = Fraction(text)
-        yield "words", f"{text} apples"
-        yield "unit", f"{text}\\text{{ cm}}"
+        if "\\$" not in gold:
+            yield "words", f"{text} apples"
+            yield "unit", f"{text}\\text{{ cm}}"
         yield "currency", f"\\${text}"
         yield "decimals", text + ("0" if "." in text else ".0")
         yield "as fraction", f"\\frac{{{(value * 6).numerator}}}{{{(value * 6).denominator * 6}}}"

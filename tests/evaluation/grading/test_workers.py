@@ -117,6 +117,56 @@ def test_a_worker_that_cannot_start_says_why(monkeypatch):
         grade(r"\boxed{k+\sin j}", r"\sin j+k")
 
 
+@pytest.mark.parametrize(
+    ("code", "executable", "message"),
+    [
+        ("print('welcome')", sys.executable, "does a sitecustomize.py print"),
+        ("print(7)", sys.executable, "does a sitecustomize.py print"),
+        ("", None, "sys.executable is not set"),
+        ("", "/no/such/python", "No such file"),
+    ],
+)
+def test_a_python_that_cannot_run_workers_is_told(monkeypatch, code, executable, message):
+    monkeypatch.setattr(workers, "CODE", code)
+    monkeypatch.setattr(workers, "STARTS", 1)
+    monkeypatch.setattr(workers, "pool", workers.Pool())
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(RuntimeError, match=f"The grading worker does not start: .*{message}"):
+        grade(r"\boxed{k+\sin i_1}", r"\sin i_1+k")
+
+
+def test_a_worker_that_is_silent_at_its_start_is_waited_for_once(monkeypatch, tmp_path):
+    starts = tmp_path / "starts"
+    monkeypatch.setattr(workers, "CODE", f"open({str(starts)!r}, 'a').write('x'); import time; time.sleep(60)")
+    monkeypatch.setattr(workers, "SECONDS_TO_START", 0.5)
+    monkeypatch.setattr(workers, "pool", workers.Pool())
+    with pytest.raises(RuntimeError, match="no sign of life within"):
+        grade_many([rf"\boxed{{h+{number}\sin g}}" for number in range(9)], ["\\sin g+h"] * 9)
+    assert len(starts.read_text()) <= workers.pool.size  # once in every thread
+
+
+def test_a_child_forked_while_the_cache_is_locked_can_grade():
+    with grading.cache_lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends a child that hangs
+            os._exit(0 if grade(r"\boxed{31}", "31").correct else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_passing_failure_of_a_worker_is_no_cached_verdict(monkeypatch):
+    short_of_memory = (
+        "import sys; from manypaths.evaluation.grading import symbolic, worker\n"
+        "def decide(gold, answer): raise OSError('too many open files')\n"
+        "symbolic.decide = decide; worker.WARM_UP = (); worker.main()"
+    )
+    monkeypatch.setattr(workers, "CODE", f"import sys; sys.path[0] = {str(workers.SOURCE_FOLDER)!r}; {short_of_memory}")
+    monkeypatch.setattr(workers, "pool", workers.Pool())
+    verdict = grade(r"\boxed{e_1+\sin d_1}", r"\sin d_1+e_1")
+    assert (verdict.reason, verdict.status) == ("out of memory", "timeout")
+    assert not any("d_1" in gold for gold, _ in grading.cache)
+
+
 def test_a_forked_child_uses_workers_of_its_own():
     grade(r"\boxed{m+\sin l}", r"\sin l+m")
     parent = workers.pool

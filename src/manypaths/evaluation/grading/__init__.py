@@ -2,10 +2,12 @@ r"""Grading of final answers: exact where it can be, computer algebra in killabl
 
 `grade` and `grade_many` extract the answer, `same_answers` and `answer_key` compare extracted answers with each
 other. Policy: the last box wins; integers and decimals are exact; a factor of 100 is forgiven only where one side
-has a percent sign; units may be missing, but two known units have to agree; lists and sets have no order, tuples
-have; interval ends matter; letters are compared as letters, golds in words as text.
+has a percent sign and the other no unit; units may be missing, but where both sides have one they have to agree;
+lists and sets have no order, tuples have; interval ends matter; letters are compared as letters, golds in words as
+text.
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ __all__ = [
     "weakly_gradable",
 ]
 
-GRADER_VERSION = "1"  # raised whenever a verdict can change
+GRADER_VERSION = "2"  # raised whenever a verdict can change
 DEADLINE = 5.0
 MOST_CACHED = 100_000
 UNPARSED = frozenset(("no box", "no answer", "empty answer", "not understood"))
@@ -55,6 +57,16 @@ class Verdict:
 
 cache: dict[tuple[str, str], Comparison] = {}
 cache_lock = threading.Lock()
+
+
+def renew_lock() -> None:
+    """A thread of the parent may have held the lock when this process was forked."""
+    global cache_lock
+    cache_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=renew_lock)
 
 
 def grade(answer_text: str, gold: str, *, mode: Mode = "lenient") -> Verdict:
@@ -91,11 +103,11 @@ def grade_many(
     for (gold, answer), candidate in zip(pairs, extracted, strict=True):
         if candidate is None:
             verdicts.append(Verdict(False, None, missing))
-        elif len(answer) >= LONGEST_ANSWER:
-            verdicts.append(Verdict(False, answer, "answer too long"))
+        elif not gradable((gold, answer)):
+            long = "answer too long" if len(answer) >= LONGEST_ANSWER else "gold too long"
+            verdicts.append(Verdict(False, answer, long if answer else "empty answer"))
         else:
-            comparison = found[gold, answer] if answer else Comparison(False, "empty answer")
-            verdicts.append(Verdict(bool(comparison.same), answer, comparison.reason))
+            verdicts.append(Verdict(bool(found[gold, answer].same), answer, found[gold, answer].reason))
     return verdicts
 
 
@@ -145,10 +157,12 @@ def remember(found: dict[tuple[str, str], Comparison]) -> None:
 
 
 def weakly_gradable(gold: str) -> str | None:
-    """Why a gold cannot be graded well, or None: "empty", "prose", "equation chain" or "approximation".
+    """Why a gold cannot be graded well, or None: "empty", "too long", "prose", "equation chain" or "approximation".
 
     Prose is compared as text only, of a chain or an approximation only the last value counts.
     """
+    if len(gold) >= LONGEST_ANSWER:
+        return "too long"
     text = tidy(gold)
     if not text:
         return "empty"

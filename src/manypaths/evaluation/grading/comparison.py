@@ -8,12 +8,14 @@ from typing import NamedTuple
 from .formulas import same_formula
 from .normal_form import join_thousands, squeeze, tidy
 from .quantities import quantity, units_differ
-from .structure import MOST_NESTED, Node, nesting, parse
+from .structure import MOST_NESTED, TIME, Node, nesting, parse
 
 LETTER_GOLD = re.compile(r"\(?\s*([A-K])\s*\)?")
 LETTER_ANSWER = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-K])\)|([A-K])(?=$|[).:]))(?:\s*[).:])?(?:\s.*)?", re.I
+    r"(?:(?:option|choice|answer)\s+)?(?:\(([A-K])\)|([A-K])(?=$|[).:]))(?:\s*[).:])?(?:\s(.*))?", re.I
 )
+# behind a letter: another letter, or words that take it back
+NO_LETTER = re.compile(r"(?<![A-Za-z\\])(?:[A-K]|I+|or|nor|not|neither|is|wrong|false|incorrect)(?![A-Za-z])")
 BOUNDS = re.compile(r"<|>|\\le(?![a-z])|\\ge(?![a-z])|\\ne(?![a-z])|\\mathbb|\\setminus")
 INTERVALS = ("()", "(]", "[)", "[]")
 # words that make an answer prose: four letters and more, but for function names, and some shorter ones
@@ -22,6 +24,20 @@ FUNCTION = re.compile(
 )
 WORD = re.compile(r"[a-z]{4,}|yes|no|not|the|is|are|for|all|any|has|if|one|two|odd|min|max", re.IGNORECASE)
 MOST_CANDIDATES = 40  # elements of two lists compared pair by pair
+MOST_AT_ONCE = 150  # such pairs outside of a worker
+QUALIFIER = re.compile(r"[\s,]*(?:\\text\{\s*)?(?<![A-Za-z])for (?:all|any|every|each)(?![A-Za-z]).*", re.DOTALL)
+TITLE = re.compile(r"\\text\{[^{}]*\}|[A-Za-z]+")
+# left sides that may be missing, like a name: a derivative, a set, a function's value; and sums and products of names
+LEFT_SIDE = re.compile(
+    r"\\frac\{(?:d|\\partial ?)[^{}]*\}\{(?:d|\\partial ?)[^{}]*\}|\\nabla ?\w+|[A-Z]'?\\(?:cap|cup|setminus) ?[A-Z]'?"
+    r"|\\(?:sin|cos|tan) ?(?:[A-Za-z]|\\[a-z]+)"
+)
+NAMES_FRACTION = r"\\frac\{[A-Za-z]\}\{[A-Za-z]\}"
+SUM_OF_NAMES = re.compile(
+    rf"(?:(?:[A-Za-z](?:_\w)?|{NAMES_FRACTION})(?:[-+/]|\\cdot ?)?){{2,}}(?<![-+/])|{NAMES_FRACTION}"
+)
+CONSTANT_OF_INTEGRATION = re.compile(r"\+\s*(?:[cCkK]|C_\d)$")
+ANGLE = re.compile(r"\\pi(?![a-z])")
 
 
 class Comparison(NamedTuple):
@@ -51,6 +67,7 @@ def compare(gold: str, answer: str, decide: Decide = undecided) -> Comparison:
         return SAME_TEXT
     if (letters := same_letter(gold, answer)) is not None:
         return letters
+    gold, answer = without_qualifier(gold, answer)
     if is_prose(gold) or is_prose(answer):
         same = plain_words(gold) == plain_words(answer)
         return SAME_TEXT if same else Comparison(False, "different text")
@@ -60,53 +77,94 @@ def compare(gold: str, answer: str, decide: Decide = undecided) -> Comparison:
 
 
 def same_letter(gold: str, answer: str) -> Comparison | None:
-    """Multiple choice: compared as letters where the gold is one; None where it is not."""
-    wanted = LETTER_GOLD.fullmatch(squeeze(gold))
-    if not wanted:
-        return None
-    given = LETTER_ANSWER.fullmatch(re.sub(r"\\text\{([^{}]*)\}", r"\1", answer).strip())
-    letter = given and (given[1] or given[2])
-    same = bool(letter) and (letter == wanted[1] or (given[1] is not None and letter.upper() == wanted[1]))
-    return Comparison(True, "same letter") if same else Comparison(False, "different letter")
+    """Multiple choice: compared as letters where either side is no more than a letter; None where neither is."""
+    for wanted, given in ((gold, answer), (answer, gold)):
+        bare = LETTER_GOLD.fullmatch(squeeze(wanted))
+        full = bare and LETTER_ANSWER.fullmatch(re.sub(r"\\text\{([^{}]*)\}", r"\1", given).strip())
+        if full and not NO_LETTER.search(full[3] or ""):
+            letter = full[1] or full[2]
+            same = letter == bare[1] or (full[1] is not None and letter.upper() == bare[1])
+            return Comparison(True, "same letter") if same else different("letter")
+        if bare and wanted is gold:
+            return different("letter")
+    return None
+
+
+def without_qualifier(gold: str, answer: str) -> tuple[str, str]:
+    """Both texts without a closing "for all x" that only one of them has."""
+    cut = [QUALIFIER.sub("", text) for text in (gold, answer)]
+    if (cut[0] == gold) == (cut[1] == answer) or not all(cut):
+        return gold, answer
+    return cut[0], cut[1]
 
 
 def is_prose(text: str) -> bool:
-    """Whether words, other than units, "and" and "or", are part of the answer."""
-    return any(prose_words(quantity(piece.strip()).core) for piece in re.split(r"[,;]|\b(?:and|or)\b", text))
+    """Whether words, other than units, titles of values, "and" and "or", are part of the answer."""
+    return any(prose_words(quantity(untitled(piece)).core) for piece in re.split(r"[,;]|\b(?:and|or)\b", text))
+
+
+def untitled(text: str) -> str:
+    title, equals, value = text.partition("=")
+    return (value if equals and TITLE.fullmatch(title.strip()) else text).strip()
 
 
 def prose_words(text: str) -> list[str]:
     quoted = [word for group in re.findall(r"\\text\{([^{}]*)\}", text) for word in re.findall(r"[A-Za-z]{2,}", group)]
-    plain = re.sub(r"\\(?:begin|end)\{[^{}]*\}|\\text\{[^{}]*\}|\\[A-Za-z]+|_\{?[A-Za-z]+\}?", " ", text)
-    words = re.findall(r"[A-Za-z]+", plain)
+    commands = r"\\(?:begin|end)\{[^{}]*\}(?:\{[lcr| ]*\})?|\\text\{[^{}]*\}|\\[A-Za-z]+|_\{?[A-Za-z]+\}?"
+    words = re.findall(r"[A-Za-z]+", re.sub(commands, " ", text))
     return quoted + [word for word in words if WORD.fullmatch(word) and not FUNCTION.fullmatch(word)]
 
 
 def plain_words(text: str) -> str:
-    return re.sub(r"[\s.,;:!?\"'`~]+", " ", squeeze(text)).strip().casefold()
+    """The words of a text; a letter by itself keeps its case, a decimal its point."""
+    text = re.sub(r"(?<!\d)[.,]|[.,](?!\d)|[\s;:?\"'`~]", " ", squeeze(text).replace("\\$", " "))
+    text = re.sub(r"[^\W\d_]{2,}|^\s*A(?= [a-z]{3})", lambda word: word[0].casefold(), text)
+    return " ".join(text.split())
 
 
 def same_node(gold: Node, answer: Node, decide: Decide) -> Comparison:
     """Compare two structures."""
-    if gold.name and answer.name and gold.name != answer.name:
+    if names_differ(gold.name, answer.name):
         solved = gold.name in answer.text or answer.name in gold.text  # x = 2y against y = x/2
         return decide(gold.whole, answer.whole) if solved and gold.kind == answer.kind == "leaf" else different("name")
+    gold, answer = without_left_side(gold, answer)
     if gold.kind == answer.kind == "leaf":
         return same_leaf(gold, answer, decide)
-    if gold.kind == "list" and len({part.name for part in gold.parts} - {""}) > 1 and not any_name(answer):
+    if has_names(gold) != has_names(answer) and {gold.kind, answer.kind} <= {"list", "()"}:
         return in_order(gold.parts, answer.parts, decide)  # x = 1, y = 2 against 1, 2 or (1, 2)
     if gold.kind in INTERVALS and answer.kind in INTERVALS and gold.kind != answer.kind:
         return different("interval ends")
-    if gold.kind != answer.kind:
-        if is_set(gold) and is_set(answer):
-            return decide(gold.text, answer.text)  # an interval and an inequality, say
-        return different("form")
-    if gold.kind in ("list", "union"):
+    both_sets = is_set(gold) and is_set(answer)
+    if gold.kind != answer.kind or (both_sets and gold.joints != answer.joints):
+        # an interval and an inequality, say
+        return decide(gold.text, answer.text) if both_sets else different("form")
+    if gold.kind in ("list", "set", "union"):
         found = in_any_order(gold.parts, answer.parts, decide)
-        if found.same is False and gold.kind == "union" and len(gold.parts) != len(answer.parts):
-            return decide(gold.whole, answer.whole)
-        return found
+        return decide(gold.text, answer.text) if found.same is False and both_sets else found
     return in_order(gold.parts, answer.parts, decide)
+
+
+def names_differ(one: str, other: str) -> bool:
+    """Whether both have a name, and not the same; y and y(x) are the same."""
+    return bool(one and other) and one != other and one.split("(")[0] != other and other.split("(")[0] != one
+
+
+def has_names(node: Node) -> bool:
+    """Whether it gives several names their values: x = 1, y = 2."""
+    return node.kind == "list" and len({part.name for part in node.parts} - {""}) > 1
+
+
+def without_left_side(gold: Node, answer: Node) -> tuple[Node, Node]:
+    r"""A left side such as M \cap N or m + n is dropped where the other answer has none."""
+    if "=" in answer.text and "=" not in gold.whole:
+        left, value = answer.text.rsplit("=", 1)
+        if LEFT_SIDE.fullmatch(squeeze(left)) or SUM_OF_NAMES.fullmatch(squeeze(left)):
+            return gold, parse(value)
+    if "=" in gold.text and "=" not in answer.whole:
+        left, value = gold.text.rsplit("=", 1)
+        if LEFT_SIDE.fullmatch(squeeze(left)):
+            return parse(value), answer
+    return gold, answer
 
 
 def is_set(node: Node) -> bool:
@@ -114,10 +172,6 @@ def is_set(node: Node) -> bool:
     if node.kind in ("leaf", "list"):
         return bool(BOUNDS.search(node.text))
     return node.kind == "union" or (node.kind in INTERVALS and len(node.parts) == 2)
-
-
-def any_name(node: Node) -> bool:
-    return any(part.name for part in node.parts)
 
 
 def different(what: str) -> Comparison:
@@ -150,6 +204,8 @@ def in_any_order(golds: tuple[Node, ...], answers: tuple[Node, ...], decide: Dec
     golds, left = unmatched(golds, answers), unmatched(answers, golds)
     if len(golds) > MOST_CANDIDATES:
         return different("parts")
+    if len(golds) ** 2 > MOST_AT_ONCE and decide is undecided:
+        return UNDECIDED  # only a worker has a deadline
     matches = [Comparison(True, "equal parts")]
     for judge in (undecided, decide):
         still_open = []
@@ -186,12 +242,20 @@ def same_leaf(gold: Node, answer: Node, decide: Decide) -> Comparison:
     if "=" in gold.text + answer.text:
         return decide(gold.whole, answer.whole)  # y = 2x + 1 against 2x - y = -1
     one, other = quantity(gold.text), quantity(answer.text)
-    if units_differ(one.unit, other.unit) and "percent" not in (one.unit, other.unit):
+    if {one.unit, other.unit} == {"degree", ""} and ANGLE.search(other.core if one.unit else one.core):
+        return decide(gold.text, answer.text)  # 90 degrees against \pi/2
+    if units_differ(one.unit, other.unit):
         return different("unit")
     if one.number is not None and other.number is not None:
         return same_number(one.number, one.unit, other.number, other.unit)
     if squeeze(one.core) == squeeze(other.core):
         return SAME_TEXT
+    if any(TIME.fullmatch(squeeze(side.core)) for side in (one, other)) and ":" in one.core and ":" in other.core:
+        return different("time")
+    endings = [CONSTANT_OF_INTEGRATION.search(side.core) for side in (one, other)]
+    if all(endings):
+        cores = [side.core[: ending.start()] + "+C" for side, ending in zip((one, other), endings, strict=True)]
+        return SAME_TEXT if squeeze(cores[0]) == squeeze(cores[1]) else decide(*cores)
     same = same_formula(one.core, other.core)
     if same is None:
         return decide(one.core, other.core)
@@ -199,14 +263,11 @@ def same_leaf(gold: Node, answer: Node, decide: Decide) -> Comparison:
 
 
 def same_number(gold, gold_unit: str, answer, answer_unit: str) -> Comparison:
-    """Exact equality; only where one side says percent may the two differ by the factor 100."""
-    factors = [1]
-    if (gold_unit == "percent") != (answer_unit == "percent"):
-        factors.append(100)
-    for factor in factors:
-        if (gold == answer * factor) if gold_unit == "percent" else (gold * factor == answer):
-            return EQUAL_NUMBERS
-    return different("number")
+    """Exact equality; only where one side says percent, and the other has no unit, may they differ by 100."""
+    percent = ["percent" in unit.split() for unit in (gold_unit, answer_unit)]
+    equal = gold == answer or (percent == [True, False] and gold == answer * 100)
+    equal = equal or (percent == [False, True] and gold * 100 == answer)
+    return EQUAL_NUMBERS if equal else different("number")
 
 
 def answer_key(extracted: str) -> str:
@@ -221,4 +282,5 @@ def node_key(node: Node) -> str:
         value = squeeze(found.core) if found.number is None else str(found.number)
         return f"{value} {found.unit}".strip()
     keys = [node_key(part) for part in node.parts]
-    return f"{node.kind}[{'; '.join(sorted(keys) if node.kind in ('list', 'union') else keys)}]"
+    joints = " ".join(sorted(node.joints)) if is_set(node) else ""
+    return f"{node.kind}[{'; '.join(sorted(keys) if node.kind in ('list', 'set', 'union') else keys)}]{joints}"

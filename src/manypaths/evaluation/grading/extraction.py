@@ -4,21 +4,21 @@ import re
 from typing import Literal, NamedTuple
 
 from .comparison import answer_key
+from .normal_form import tidy
 
 Mode = Literal["lenient", "strict"]
 MODES = ("lenient", "strict")
 LONGEST_ANSWER = 2000  # characters; nothing longer is a final answer
-MOST_BOXES = 100  # of one list
 LONGEST_ENDING = 20 * LONGEST_ANSWER  # where phrases are looked for: an answer is announced at the end
 
 # what the scan for boxes stops at: a box's opening, an escaped character, or a brace
 MARKS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}\\]+)")
+BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*([^\s${}\\]+)")
 BLANK = r"(?:\s|\$|\\[()\[\],;! ]|\\q?quad)*"
 JOINT = rf"(?:,|(?:,{BLANK})?(?:and|or|\\text\s*\{{\s*(?:and|or)\s*\}}))"
 BETWEEN_BOXES = re.compile(BLANK + JOINT + BLANK)
 
-FINAL = re.compile(r"final answer is:?(.{1,4000}?)\.?\s*I hope", re.DOTALL | re.IGNORECASE)
+FINAL, HOPE = re.compile(r"final answer is:?", re.IGNORECASE), re.compile(r"I hope", re.IGNORECASE)
 HASHES = re.compile(r"####([^\n]*)")
 ANNOUNCED = re.compile(r"\banswer\W{0,3}?(?: is\b:?|:)[\s*]*([^\n]*)", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
@@ -34,9 +34,9 @@ def extract(text: str, mode: Mode = "lenient") -> str | None:
     r"""The final answer of a text, or None; cut at 2000 characters.
 
     The last closed \boxed{...} or \fbox{...} wins (of nested boxes, the inner one). Boxes with nothing but a
-    comma, "and" or "or" between them are one list, joined by commas; the same value again is left out. Without
-    a box, lenient mode takes, in this order, "final answer is X. I hope", "#### X", and "answer is X" or
-    "answer: X"; strict mode takes nothing.
+    comma, "and" or "or" between them are one list, joined by commas, unless one is empty or all have the same
+    value. Without a box, lenient mode takes, in this order, "final answer is X. I hope", "#### X", and "answer
+    is X" or "answer: X"; strict mode takes nothing.
     Time is linear in the text. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
@@ -56,9 +56,11 @@ def boxed_answer(text: str) -> str | None:
     while first and BETWEEN_BOXES.fullmatch(text, boxes[first - 1].end, boxes[first].start):
         first -= 1
     contents = [text[box.inside : box.end - 1].strip() for box in boxes[first:]]
-    if 1 < len(contents) <= MOST_BOXES:  # the same value in two forms is one answer
-        contents = {answer_key(content[:LONGEST_ANSWER]): content for content in contents}.values()
-    return ", ".join(contents)
+    if len(contents) < 2 or len(joined := ", ".join(contents)) > LONGEST_ANSWER:
+        return contents[-1] if len(contents) < 2 else joined
+    if not all(map(tidy, contents)) or len({answer_key(content) for content in contents}) == 1:
+        return contents[-1]  # the same value in two forms is one answer
+    return joined
 
 
 def closed_boxes(text: str) -> list[Box]:
@@ -83,7 +85,11 @@ def closed_boxes(text: str) -> list[Box]:
 def announced_answer(text: str) -> str | None:
     """What follows the last of the usual phrases, up to the end of its sentence."""
     ending = text[-LONGEST_ENDING:]
-    for phrase in (FINAL, HASHES, ANNOUNCED):
+    hopes = [hope.start() for hope in HOPE.finditer(ending)]
+    starts = [start.end() for start in FINAL.finditer(ending, 0, hopes[-1])] if hopes else []
+    if starts:
+        return ending[starts[-1] : hopes[-1]].strip().removesuffix(".").strip("*_ \t")
+    for phrase in (HASHES, ANNOUNCED):
         found = phrase.findall(ending)
         if found:
             answer = found[-1].strip()

@@ -15,7 +15,8 @@ END_OF_FACTORS = frozenset(("", "+", "-", ")", "}", "]"))
 POSITIVE = ((1.37, 2.71, 1.93, 3.19, 1.11, 2.23), (0.43, 0.77, 0.59, 0.31, 0.89, 1.23))
 NEGATIVE = (-0.83, -1.71, -0.37, -2.29, -1.19, -0.53)
 CLEARLY = 1e-4  # relative difference, far above what rounding does to a formula of this kind
-NEARLY = 1e-11  # relative difference that is rounding
+NEARLY = 1e-13  # relative difference that is rounding
+LONGEST_NUMBER = 6  # digits; longer numbers, and decimals, may be meant as roundings
 RANGE = 1e6  # where every step stays within 1/RANGE and RANGE, no small or large term can hide behind another
 
 
@@ -33,7 +34,7 @@ def same_formula(one: str, other: str) -> bool | None:
         names = sorted({name for side in sides for name in side if is_variable(name)})
         if len(names) > len(NEGATIVE):
             return None
-        settled = True
+        settled = not any(is_long(token) for side in sides for token in side)
         for point in (*POSITIVE, NEGATIVE):
             values = CONSTANTS | dict(zip(names, point, strict=False))
             first, second = (Formula(side, values) for side in sides)
@@ -59,6 +60,10 @@ def tokens(text: str) -> list[str]:
 
 def is_variable(token: str) -> bool:
     return token not in CONSTANTS and (token[0].isalpha() or bool(re.match(r"\\(?!frac|sqrt|cdot|times)", token)))
+
+
+def is_long(token: str) -> bool:
+    return token[0] in "0123456789." and (len(token) > LONGEST_NUMBER or "." in token)
 
 
 class Formula:
@@ -125,7 +130,9 @@ class Formula:
         self.take()
         if self.next != "{" and not (self.next.isalnum() and (len(self.next) == 1 or self.next.isdigit())):
             raise Unreadable
-        return self.noted(base ** self.atom())
+        found = self.noted(base ** self.atom())
+        self.extreme = self.extreme or (found == 0 and base != 0)  # too small for a floating-point number
+        return found
 
     def atom(self) -> complex:
         token = self.take()

@@ -13,7 +13,7 @@ UNICODE = {
     "\u27e8": r"\langle ", "\u27e9": r"\rangle ", "\u230a": r"\lfloor ", "\u230b": r"\rfloor ",
     "\u2308": r"\lceil ", "\u2309": r"\rceil ", "\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}",
     "\u00be": r"\frac{3}{4}", "\u2153": r"\frac{1}{3}", "\u2154": r"\frac{2}{3}", "\u215b": r"\frac{1}{8}",
-    "\u20ac": "$", "\u00a3": "$", "\uff0c": ",", "\uff08": "(", "\uff09": ")", "\uff1d": "=", "\u3002": ".",
+    "\u20ac": r"\euro ", "\u00a3": r"\pounds ", "\u00a2": r"\text{ cents}", "\u3002": ".",
     "\u00a0": " ", "\u2009": r"\,", "\u202f": r"\,", "\u200a": " ", "\u2003": " ", "\u2002": " ", "\u200b": "",
     "\u2061": "", "\ufeff": "", "\u2026": r"\ldots ",
 }  # fmt: skip
@@ -22,27 +22,54 @@ GREEK_LETTERS = {chr(0x3B1 + place): f"\\{name} " for place, name in enumerate(G
     "\u03c6": r"\phi ", "\u03c7": r"\chi ", "\u03c8": r"\psi ", "\u03c9": r"\omega ", "\u0394": r"\Delta ",
     "\u03a3": r"\Sigma ", "\u03a9": r"\Omega ", "\u03a6": r"\Phi ", "\u0398": r"\Theta ", "\u03d5": r"\phi ",
 }  # fmt: skip
-TRANSLATION = str.maketrans(UNICODE | GREEK_LETTERS)
+FULL_WIDTH = {chr(0xFF01 + place): chr(0x21 + place) for place in range(94)}
+TRANSLATION = str.maketrans(FULL_WIDTH | UNICODE | GREEK_LETTERS)
 SUPERSCRIPTS = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 SUBSCRIPTS = str.maketrans("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789")
 RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 LOWERED = re.compile("[\u2080-\u2089]+")
 ROOT = re.compile("\u221a\\s*(\\d+(?:\\.\\d+)?|[A-Za-z])?")
 
+UNIT_LETTERS = "mshgLNJWVAT"  # in upright letters behind a number these are units, all others variables
+MULTIPLES = {"hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}", "trillion": "10^{12}",
+             "dozen": "12"}  # fmt: skip
+MULTIPLE = rf"({'|'.join(MULTIPLES)})s?(?![A-Za-z])"
+BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+BOLD = r"\\(?:mathbf|boldsymbol|bm|mathit|vec|overrightarrow)"
+
+
+def in_base(found: re.Match) -> str:
+    if found[1]:
+        return f"_{{{found[1]}}}"
+    return f"_{{{BASES.index(found[2])}}}" if found[2] in BASES else found[0]
+
+
 # in this order; every rule is linear in the text
 REWRITES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d)(?:\{,\}|\\,|,?\\!)\s*(?=\d{3}(?!\d))", ""),  # thousands, as LaTeX sets them
-        (r"\\\$|\$|(?<!\\)\\(?:[()\[\]]|(?=\d))", ""),  # currency and mathematics delimiters
+        (r"(?<!\\)(?:\$|\\(?:[()\[\]]|(?=\d)))", ""),  # mathematics delimiters
         (r"\*\*(.*)\*\*", r"\1"),  # bold in Markdown
         (r"\*\*", "^"),
-        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits|nolimits|quad|qquad|hfill)(?![A-Za-z])\.?", " "),
+        (r"\\(?:left|right|middle|[bB]igg?[lr]?|(?:display|text)style|(?:no)?limits|q?quad|hfill)(?![A-Za-z])\.?", " "),
         (r"\\\\\s*\[[^\]]*\]", r"\\\\ "),  # space between rows
         (r"(?<!\\)\\[,;:!> ]|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:text|textrm|textnormal|textit|textbf|textsf|mbox|hbox|mathrm|operatorname|rm)\s*\{", r"\\text{"),
-        (r"\\(?:mathbf|boldsymbol|bm|mathit|vec|overrightarrow)\s*(?:\{([^{}]*)\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
+        (r"\\text\{\s*(\\\$)\s*\}", r"\1"),
+        (rf"(?<=[\d}}])\s*\\text\{{\s*{MULTIPLE}\s*", lambda found: rf"\cdot {MULTIPLES[found[1]]}\text{{"),
+        (rf"(?<=[\d}}])\s*{MULTIPLE}", lambda found: rf"\cdot {MULTIPLES[found[1]]}"),
+        (rf"\\text\{{\s*((?![{UNIT_LETTERS}])[A-Za-z])?\s*\}}", r"\1"),
+        (rf"(?:{BOLD}|\\hat)\s*\{{\s*\\?([ijk])(?:math)?\s*\}}", r"\\hat{\1}"),
+        (BOLD + r"\s*(?:\{([^{}]*)\}|([A-Za-z])(?![A-Za-z]))", r" \1\2 "),
+        (BOLD + r"\s*(?=\{)", ""),
+        (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"\^\s*(?:\\prime(?![A-Za-z])|\{(?:\s*\\prime)+\s*\})", lambda found: "'" * found[0].count("p")),
+        (r"\((\d+)\)(?=_)", r"\1"),  # a number in another base
+        (r"_\{\s*(?:\((\d+)\)|\\text\{\s*(\w+)\s*\})\s*\}", in_base),
+        (r"_\{\s*(\w)\s*\}(?!\s*\d)", r"_\1"),
+        (r"(?<![A-Za-z\\])c_(?=\d(?!\^))", "C_"),  # constants of integration are written in both cases
         (r"\\(?:leqslant|leq|le)(?![A-Za-z])|<=", r"\\le "),
         (r"\\(?:geqslant|geq|ge)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\(?:neq|ne)(?![A-Za-z])|!=", r"\\ne "),
@@ -65,7 +92,8 @@ REWRITES = tuple(
 THOUSANDS = re.compile(r"(?<![\w.,}])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")
 OPENING, CLOSING = re.compile(r"[(\[]|\\\{"), re.compile(r"[)\]]|\\\}")
-ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2}
+ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\bar": 1, r"\hat": 1, r"\overline": 1, r"\dot": 1}
+NUMBER_IN_WORDS = re.compile(r"\\text\{\s*([+-]?(?:\\\$)?\s*\d[^{}]*)\}")
 ONE_TOKEN = re.compile(r"\\[A-Za-z]+|\S")
 
 
@@ -74,12 +102,16 @@ def tidy(text: str) -> str:
 
     LaTeX stays LaTeX; \text{...} and its kin stay as \text{...}, because units and words are told by it.
     """
+    if text.isascii() and text.isdecimal():
+        return text
     text = RAISED.sub(lambda digits: "^{" + digits[0].translate(SUPERSCRIPTS) + "}", text)
     text = LOWERED.sub(lambda digits: "_{" + digits[0].translate(SUBSCRIPTS) + "}", text)
     text = ROOT.sub(lambda root: r"\sqrt{" + root[1] + "}" if root[1] else r"\sqrt", text.translate(TRANSLATION))
     for pattern, replacement in REWRITES:
         text = pattern.sub(replacement, text)
-    return with_braces(trimmed(text))
+    text = trimmed(text)
+    whole = NUMBER_IN_WORDS.fullmatch(text)
+    return with_braces(whole[1].strip() if whole else text)
 
 
 def trimmed(text: str) -> str:

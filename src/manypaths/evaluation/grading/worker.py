@@ -37,7 +37,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, request["deadline"] + GRACE_SECONDS)  # its default action ends the process
         try:
             same, reason = compare(request["gold"], request["answer"], decide)
-        except MemoryError:
+        except (MemoryError, OSError):  # passes: the parent starts a new worker
             same, reason = False, "out of memory"
         except Exception:  # a parser or solver that chokes has not understood the answer
             same, reason = False, "not understood"

@@ -18,7 +18,7 @@ from .comparison import Comparison
 
 SOURCE_FOLDER = Path(__file__).resolve().parents[3]
 CODE = f"import sys; sys.path[0] = {str(SOURCE_FOLDER)!r}; from manypaths.evaluation.grading.worker import main; main()"
-SECONDS_TO_START = 120.0  # importing sympy on a busy machine
+SECONDS_TO_START = 60.0  # importing sympy on a busy machine
 STARTS = 3  # attempts before a worker that cannot start is an error
 TIME_OUT, DIED = Comparison(False, "time-out"), Comparison(False, "worker died")
 Pair = tuple[str, str]
@@ -28,16 +28,25 @@ class Worker:
     """One worker process and its two pipes."""
 
     def __init__(self) -> None:
+        if not sys.executable:
+            raise RuntimeError("Python does not know its own executable (sys.executable is not set).")
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
         )
         self.received = b""
-        if self.reply(SECONDS_TO_START) is None:
+        try:
+            greeting = self.reply(SECONDS_TO_START)
+        except ValueError:  # something else prints when Python starts
+            greeting = "another line"
+        if greeting != "ready":
+            silent = greeting is None and self.alive
             self.kill()
+            if silent:
+                raise TimeoutError(f"no sign of life within {SECONDS_TO_START:.0f} s")
             self.errors.seek(0)
             message = self.errors.read().decode(errors="replace").strip()
-            raise RuntimeError(message or f"no sign of life within {SECONDS_TO_START:.0f} s")
+            raise RuntimeError(message or "its first line is not the one expected; does a sitecustomize.py print?")
 
     def ask(self, pair: Pair, deadline: float) -> Comparison:
         """The worker's comparison; after a time-out or a crash the process is gone."""
@@ -46,7 +55,7 @@ class Worker:
             self.process.stdin.write(request.encode())
             self.process.stdin.flush()
             reply = self.reply(deadline)
-        except OSError:  # it died between two requests, or the pipe broke
+        except (OSError, ValueError):  # it died between two requests, or what it wrote is no reply
             self.kill()
             return DIED
         if reply is None:
@@ -121,6 +130,9 @@ class Pool:
         for attempt in range(STARTS):
             try:
                 return Worker()
+            except TimeoutError as error:  # trying again would take as long again
+                message = str(error)
+                break
             except (RuntimeError, OSError) as error:
                 message = str(error)
                 time.sleep(attempt)
@@ -159,8 +171,16 @@ def ask_all(pairs: Sequence[Pair], deadline: float, workers: int | None, done: C
     if not pairs:
         return []
 
+    failed: list[RuntimeError] = []
+
     def ask(pair: Pair) -> Comparison:
-        found = pool.ask(pair, deadline)
+        if failed:
+            raise failed[0]
+        try:
+            found = pool.ask(pair, deadline)
+        except RuntimeError as error:  # no worker starts: the other threads need not try
+            failed.append(error)
+            raise
         done()
         return found
 
