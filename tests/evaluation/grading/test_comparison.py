@@ -117,6 +117,7 @@ def test_values_that_exact_rules_leave_open_are_undecided_and_nothing_else():
         ("mi", "mi north", False),
         ("mi south", "mi north", True),
         ("ft^2", "ft", True),
+        ("pound", "pound oz", True),
     ],
 )
 def test_units_of_both_sides_have_to_agree(one, other, different):

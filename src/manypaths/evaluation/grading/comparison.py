@@ -252,14 +252,28 @@ def same_leaf(gold: Node, answer: Node, decide: Decide) -> Comparison:
         return SAME_TEXT
     if any(TIME.fullmatch(squeeze(side.core)) for side in (one, other)) and ":" in one.core and ":" in other.core:
         return different("time")
-    endings = [CONSTANT_OF_INTEGRATION.search(side.core) for side in (one, other)]
-    if all(endings):
-        cores = [side.core[: ending.start()] + "+C" for side, ending in zip((one, other), endings, strict=True)]
+    if cores := with_integration_constants(one.core, other.core):
         return SAME_TEXT if squeeze(cores[0]) == squeeze(cores[1]) else decide(*cores)
     same = same_formula(one.core, other.core)
     if same is None:
         return decide(one.core, other.core)
     return Comparison(True, "equal formulas") if same else Comparison(False, "not equal")
+
+
+def with_integration_constants(gold: str, answer: str) -> list[str] | None:
+    """Both formulas with +C at the end, where both end in a constant of integration; else None.
+
+    Behind a gold with +C any letter is one; a gold with +c means a constant if it has one letter more at most.
+    """
+    endings = [CONSTANT_OF_INTEGRATION.search(side) for side in (gold, answer)]
+    if not all(endings):
+        return None
+    cores = [side[: ending.start()] for side, ending in zip((gold, answer), endings, strict=True)]
+    upper = ["C" in ending[0] for ending in endings]
+    variables = set(re.findall(r"[a-df-zA-Z]", re.sub(r"\\[A-Za-z]+", "", cores[0])))
+    if upper[0] or (upper[1] and endings[0][0].endswith("c") and len(variables) < 2):
+        return [core + "+C" for core in cores]
+    return None
 
 
 def same_number(gold, gold_unit: str, answer, answer_unit: str) -> Comparison:

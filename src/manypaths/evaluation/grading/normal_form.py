@@ -93,7 +93,7 @@ THOUSANDS = re.compile(r"(?<![\w.,}])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")
 OPENING, CLOSING = re.compile(r"[(\[]|\\\{"), re.compile(r"[)\]]|\\\}")
 ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\bar": 1, r"\hat": 1, r"\overline": 1, r"\dot": 1}
-NUMBER_IN_WORDS = re.compile(r"\\text\{\s*([+-]?(?:\\\$)?\s*\d[^{}]*)\}")
+NUMBER_IN_WORDS = re.compile(r"\\text\{\s*((?:[A-Za-z]\s*=)?\s*[+-]?(?:\\\$)?\s*\d[^{}]*)\}")
 ONE_TOKEN = re.compile(r"\\[A-Za-z]+|\S")
 
 
