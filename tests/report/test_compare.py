@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from invented_results import make_result
-from manypaths.report import load_results, report, write_evaluation_report
+from manypaths.report import load_results, report, write_evaluation_report, write_report
 
 
 def store(folder, result):
@@ -59,3 +59,21 @@ def test_paths_that_cannot_be_loaded(tmp_path):
     with pytest.raises(ValueError, match="holds training runs"):
         load_results([runs])
     assert load_results(str(store(tmp_path / "good", make_result("ce", size=4))))[0]["label"] == "ce"
+
+
+def test_a_file_in_the_way_is_an_error_before_anything_is_written(tmp_path, capsys, make_results):
+    source = store(tmp_path / "ce", make_result("ce", size=4))
+    file = tmp_path / "report"
+    file.write_text("mine")
+    for folder in (file, file / "deep"):
+        for write in (lambda at: report([source], at), lambda at: write_report(make_results(seeds=1), at)):
+            with pytest.raises(
+                ValueError, match="report is a file, and a report is a folder: give another --output_dir"
+            ):
+                write(folder)
+    assert file.read_text() == "mine" and capsys.readouterr().out == ""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "plots").write_text("mine")
+    with pytest.raises(ValueError, match="plots is a file"):
+        write_evaluation_report([make_result("ce", size=4)], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plots"]

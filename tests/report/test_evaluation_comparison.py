@@ -144,3 +144,18 @@ def test_what_cannot_be_matched_has_a_reason():
     for evaluation in more["evaluations"]:
         evaluation["num_samples"] = 16
     assert matched(gather([base, more]))[1] == ["gem: aime24: 16 against 8 samples per problem"]
+
+
+def test_a_temperature_that_the_first_model_lacks_is_a_reason():
+    found = gather([make_result("ce", size=6), make_result("gem", temperatures=(1.0,), size=6)])
+    made, left_out = compare(found)
+    assert made == {}
+    assert [(one.entry.label, one.benchmark, one.reason) for one in left_out] == [
+        ("gem", name, "ce was only evaluated at T=0.7") for name in ("aime24", "amc23")
+    ]
+
+
+def test_what_neither_of_two_has_is_not_left_out(pair):
+    third = make_result("sed", benchmarks=("aime24", "amc23", "gsm8k"), size=25)
+    _, left_out = compare(gather([*pair, third]))
+    assert [(one.entry.label, one.benchmark) for one in left_out] == [("sed", "gsm8k")]

@@ -1,6 +1,6 @@
 import pytest
 
-from invented_results import make_grader, make_result
+from invented_results import make_grader, make_result, reward_graded
 from manypaths.report.evaluation_conditions import alerts, benchmark_facts, facts, trust_table
 from manypaths.report.evaluation_summary import gather
 
@@ -69,6 +69,58 @@ def test_benchmark_facts_show_where_rows_differ(results):
 def test_facts_that_models_share_stand_once(results):
     results[1]["versions"]["torch"] = "2.12.0"
     lines = dict(facts(gather(results)))
-    assert lines["versions.torch"] == "ce: 2.13.0; gem: 2.12.0" and lines["versions.manypaths"] == "0.1.0"
+    torch, own = (f"versions at the last command.{name}" for name in ("torch", "manypaths"))
+    assert lines[torch] == "ce: 2.13.0; gem: 2.12.0" and lines[own] == "0.1.0"
     assert lines["sampling.max_new_tokens"] == "3072" and lines["grader.mode"] == "lenient"
     assert lines["model"] == "ce: runs/ce; gem: runs/gem" and "grader.counts.correct" not in lines
+
+
+def test_options_are_those_of_the_last_command_and_sampling_is_each_evaluation_s():
+    result = reward_graded(make_result("ce", benchmarks=("aime24", "mine"), open_ended=("poem",), size=5), "mine")
+    result["settings"] = {"num_samples": 3, "forgetting": "gem"}
+    result["evaluations"][2]["sampling"]["max_new_tokens"] = 512
+    lines = dict(facts(gather([result])))
+    assert lines["options of the last command.num_samples"] == "3"
+    assert not [name for name in lines if name.startswith(("settings", "versions.", "created"))]
+    assert lines["sampling.max_new_tokens"] == "3072 (AIME 2024, mine), 512 (poem)"
+    assert lines["sampling.num_samples"] == "8"
+    assert lines["grader.mode"] == "lenient (AIME 2024)" and lines["grader.reward"] == "mine:score (mine)"
+
+
+def test_a_temperature_that_nobody_told_is_not_known(results):
+    for one in results[1]["evaluations"]:
+        one |= {"setting": None, "temperature": None, "sampling": {"backend": "recorded", "temperature": None}}
+    assert dict(facts(gather(results)))["sampling.temperature"] == "ce: 0.7; gem: not known"
+
+
+def test_values_of_all_temperatures_name_no_benchmarks():
+    lines = dict(facts(gather([make_result("ce", temperatures=(0.6, 1.0), size=5)])))
+    assert lines["sampling.temperature"] == "0.6, 1.0"
+
+
+def test_a_cut_answer_is_wrong_only_where_it_is_graded():
+    options = {"size": 5, "truncated": 0.5}
+    poet = make_result("ce", benchmarks=(), open_ended=("poem",), **options)
+    (alert,) = alerts(gather([poet]))
+    assert "wrong" not in alert.advice and "diversity is that of beginnings" in alert.advice
+    assert alert.advice.endswith("Raise --max_new_tokens and sample again.")
+    (alert,) = alerts(gather([make_result("ce", **options)]))
+    assert "counts as wrong" in alert.advice and "nobody" not in alert.advice
+    (alert,) = alerts(gather([make_result("ce", open_ended=("poem",), **options)]))
+    assert "counts as wrong" in alert.advice and "nobody grades" in alert.advice
+    (alert,) = alerts(gather([reward_graded(make_result("ce", benchmarks=("mine",), **options), "mine")]))
+    assert "counts as wrong" not in alert.advice and "reward function sees" in alert.advice
+
+
+def test_rows_graded_by_different_rules_are_warned_about(results):
+    results[1]["evaluations"][0]["grader"]["mode"] = "strict"
+    (alert,) = alerts(gather(results))
+    assert alert.title == "Benchmarks of one row were graded by different rules" and "--regrade" in alert.advice
+    assert alert.where == ["gem: mode strict, version 1 (AIME 2024); mode lenient, version 1 (AMC 2023)"]
+
+
+def test_rates_that_nobody_measured_are_a_dash():
+    result = reward_graded(make_result("ce", benchmarks=("mine",), size=5), "mine")
+    result["evaluations"][0]["truncated"] = None
+    table = trust_table(gather([result]))
+    assert [cell.value for cell in table.rows[0].cells] == ["-", "-", "-"] and "- where it is for none" in table.note

@@ -74,7 +74,7 @@ def test_warnings_stand_above_all_tables(page, whole):
     assert 0 < page.index("Not to be trusted") < page.index("Raise --max_new_tokens") < page.index("<table")
     text = evaluation_markdown(whole, {}, {})
     assert text.index("> **Not to be trusted") < text.index("## Accuracy")
-    assert "> - gem <b>, T=0.6: AIME 2024 20%, AMC 2023 20%, poem 20%" in text
+    assert "> - gem \\<b>, T=0.6: AIME 2024 20%, AMC 2023 20%, poem 20%" in text
 
 
 def test_markdown_has_every_table_and_links_plots(whole):
@@ -84,7 +84,9 @@ def test_markdown_has_every_table_and_links_plots(whole):
         assert f"](plots/{name}.png)" in text and plot.caption in text
     for title in ("### Accuracy by benchmark", "### Differences to ce", "### Differences to ce, matched", "### MMLU"):
         assert (title in text) == (title != "### MMLU")
-    assert "- versions.torch: 2.13.0" not in text.split("## How it was run")[0]
+    before, after = text.split("## How it was run")
+    fact = "- versions at the last command.torch: 2.13.0"
+    assert fact in after and fact not in before
 
 
 def test_lead_counts_and_says_how_hot(whole):
@@ -109,3 +111,59 @@ def test_tokens_forgetting_or_a_ledger_alone_make_a_page():
         whole = digest([{"schema": 2, "label": "ce", "model": "ce", **part}])
         text = evaluation_html(whole, evaluation_plots(whole.found, whole.means))
         assert "<table" in text and "Accuracy by benchmark" not in text and "--temperatures" not in text
+
+
+def recorded(label, setting=None, **options):
+    result = make_result(label, temperatures=(setting,), size=4, **options)
+    for one in result["evaluations"]:
+        made_elsewhere(one, setting)
+    return result
+
+
+def made_elsewhere(one, setting=None):
+    one |= {"temperature": setting, "sampling": {"backend": "recorded", "num_samples": 8, "temperature": setting}}
+
+
+def test_texts_made_elsewhere_have_no_default_temperature():
+    assert lead(digest([recorded("ce")])) == (
+        "One model, 2 graded benchmarks; the texts were made elsewhere, temperature not known."
+    )
+    assert lead(digest([recorded("ce", 0.7)])) == (
+        "One model, 2 graded benchmarks; the texts were made elsewhere at temperature 0.7."
+    )
+    drawn = make_result("gem", temperatures=(None,), size=4)
+    assert lead(digest([recorded("ce"), drawn])).startswith(
+        "2 models, 2 graded benchmarks, sampled at the default temperature of each benchmark; texts of ce were made "
+        "elsewhere, temperature not known. Of 3"
+    )
+    made_elsewhere(drawn["evaluations"][1])
+    assert lead(digest([drawn])) == (
+        "One model, 2 graded benchmarks, sampled at the default temperature of each benchmark; texts of gem "
+        "(AMC 2023) were made elsewhere, temperature not known."
+    )
+
+
+def test_nothing_comparable_is_said_with_its_reason():
+    results = [make_result("ce", size=5), make_result("gem", size=5)]
+    for one in results[1]["evaluations"]:
+        one["prompt_hash"] = "0000000000"
+    whole = digest(results)
+    for text in (evaluation_markdown(whole, {}, {}), evaluation_html(whole, {})):
+        assert "Holm" not in text and "Differences to" not in text
+        assert "Nothing could be compared. Left out: gem, AIME 2024: other prompts (hash" in text
+    one = evaluation_markdown(digest(results[:1]), {}, {})
+    assert "Paired comparisons" not in one and "could be compared" not in one
+
+
+def test_labels_do_not_break_markdown():
+    names = ("a|b", "`c`*d*", "e\nf|")
+    results = [make_result(name, benchmarks=("aime24", "my|set"), size=5) for name in names]
+    text = evaluation_markdown(digest(results), {}, {})
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) > 5
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert "| **a\\|b** |" in text and "| \\`c\\`\\*d\\* |" in text and "| e f\\| |" in text
+    assert "| my\\|set |" in text and "### Differences to a\\|b" in text
+    assert text.startswith("# Evaluation of a\\|b, \\`c\\`\\*d\\* and e f\\|\n")
+    assert "\n\\* p < 0.05 after Holm" in text

@@ -4,6 +4,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from invented_results import make_forgetting, make_result, reward_graded
+from manypaths.evaluation.intervals import share_interval
+from manypaths.evaluation.results import as_score
 from manypaths.report.evaluation_plots import evaluation_plots
 from manypaths.report.evaluation_summary import averages, gather
 from manypaths.report.plots import inline_svg
@@ -128,3 +130,14 @@ def test_scores_without_intervals_are_drawn():
     (axes,) = plots["accuracy"].figure.axes
     drawn = [line.get_xdata()[0] for line in lines(axes, least=1)]
     assert drawn == pytest.approx([one["scores"]["avg@8"]["value"] for one in result["evaluations"]])
+
+
+def test_the_average_has_its_bar_even_over_what_nobody_solves():
+    result = make_result("ce", size=10)
+    for one in result["evaluations"]:
+        one["scores"]["avg@8"] = as_score(share_interval([0.0] * 10))
+    (axes,) = plots_of(result)["accuracy"].figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["AIME 2024", "AMC 2023", "Avg."]
+    bars = {line.get_ydata()[0]: list(line.get_xdata()) for line in lines(axes) if line.get_ydata()[0] in (0, 1, 2)}
+    limit = share_interval([0.0] * 10).high
+    assert bars[0] == pytest.approx([0, limit]) and bars[2] == pytest.approx([0, limit / 2**0.5])

@@ -3,15 +3,19 @@ import copy
 import pytest
 
 from invented_results import make_grader, make_result, reward_graded
-from manypaths.evaluation.intervals import Interval, mean_of_intervals, share_interval
+from manypaths.evaluation import results as stored
+from manypaths.evaluation.intervals import mean_of_intervals, share_interval
 from manypaths.report.evaluation_summary import (
     Entry,
     averages,
     drawn_entries,
     gather,
+    headline,
+    mixed_rules,
     rates,
     untrusted,
 )
+from manypaths.report.evaluation_tables import benchmark_table, curve_table
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +51,33 @@ def test_the_average_is_over_what_all_rows_have():
     found = gather(results)
     means = averages(found)
     assert found.shared == ["aime24", "amc23"]
-    own = [found.get(Entry("ce", 0.7), name)["per_problem"]["accuracy"] for name in found.shared]
-    assert means[Entry("ce", 0.7)] == mean_of_intervals(map(share_interval, own))
-    stored = results[1]["macro"][0]
-    assert means[Entry("gem", 0.7)] == Interval(stored["value"], stored["low"], stored["high"], 2)
+    for label in ("ce", "gem"):
+        entry = Entry(label, 0.7)
+        assert means[entry] == mean_of_intervals(headline(found.get(entry, name)) for name in found.shared)
+
+
+def test_the_average_is_the_stored_one_and_that_of_single_samples():
+    """Even where nobody solves a benchmark."""
+    result = make_result("ce", benchmarks=("aime24", "amc23", "math500"), size=10)
+    result["evaluations"][0]["per_problem"]["accuracy"] = [0.0] * 10
+    for one in result["evaluations"]:
+        shares = stored.as_score(share_interval(one["per_problem"]["accuracy"]))
+        one["scores"] |= {"avg@8": shares, "pass@1": shares}
+    result["macro"] = stored.macro(result["evaluations"])
+    found = gather([result])
+    (mean,) = averages(found).values()
+    (own,) = result["macro"]
+    assert {name: own[name] for name in ("value", "low", "high", "n")} == stored.as_score(mean)
+    assert mean.low < mean.value < mean.high and mean.n == 3
+    table, curves = benchmark_table(found, averages(found), {}), curve_table(found)
+    assert table.columns[-1][0] == "Avg." and curves.columns[0][0] == "pass@1"
+    assert table.rows[0].cells[-1] == curves.rows[0].cells[0]
+    old = make_result("ce", size=10)
+    old["macro"][0].update(value=0.9, low=0.8, high=1.0)
+    found = gather([old])
+    assert averages(found)[Entry("ce", 0.7)] == mean_of_intervals(
+        headline(found.get(Entry("ce", 0.7), name)) for name in found.shared
+    )
 
 
 def test_one_benchmark_has_no_average():
@@ -118,3 +145,34 @@ def broken(change):
 def test_what_cannot_be_reported(results, message):
     with pytest.raises(ValueError, match=message):
         gather(results)
+
+
+@pytest.mark.parametrize(
+    "counts", [{"correct": 3, "wrong": 5}, {"correct": 3, "wrong": 5, "unparsed": 0, "timeout": 0}]
+)
+def test_a_reward_measures_neither_time_nor_readability(counts):
+    evaluation = make_result("ce", size=1)["evaluations"][0]
+    evaluation["grader"] = {"reward": "mine:score", "correct_at": 1.0, "counts": counts}
+    assert rates(evaluation) == {"truncated": 0.01}
+    evaluation["grader"] = {"mode": "lenient", "version": "1", "counts": {"correct": 3, "wrong": 5}}
+    assert rates(evaluation) == {"truncated": 0.01}
+    evaluation["grader"]["counts"] |= {"timeout": 8}
+    assert rates(evaluation) == {"truncated": 0.01, "timeout": 0.5}
+
+
+def test_rules_of_a_row_are_mixed_when_golds_were_graded_differently():
+    result = reward_graded(make_result("ce", benchmarks=("aime24", "amc23", "mine"), size=4), "mine")
+    entry = Entry("ce", 0.7)
+    assert mixed_rules(gather([result]), entry) == {}
+    result["evaluations"][1]["grader"]["version"] = "2"
+    assert mixed_rules(gather([result]), entry) == {
+        "mode lenient, version 1": ["aime24"], "mode lenient, version 2": ["amc23"]
+    }  # fmt: skip
+
+
+def test_a_row_of_texts_made_elsewhere_has_no_default_temperature():
+    made, drawn = make_result("made", temperatures=(None,), size=4), make_result("drawn", temperatures=(0.6,), size=4)
+    for one, name in zip(made["evaluations"], ("T partly not known", "T not known"), strict=True):
+        one["temperature"] = None
+        found = gather([made, drawn])
+        assert found.name(Entry("made", None)) == f"made, {name}"

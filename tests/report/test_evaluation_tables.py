@@ -1,6 +1,6 @@
 import pytest
 
-from invented_results import make_forgetting, make_ledger, make_result, make_tokens, reward_graded
+from invented_results import make_ledger, make_result, make_tokens, reward_graded
 from manypaths.report.evaluation_comparison import AVERAGE, compare, matched
 from manypaths.report.evaluation_summary import Entry, averages, gather
 from manypaths.report.evaluation_tables import (
@@ -9,8 +9,8 @@ from manypaths.report.evaluation_tables import (
     curve_table,
     difference_table,
     diversity_table,
-    forgetting_table,
     ledger_table,
+    left_out_notes,
     matched_table,
     other_tables,
     p_value_table,
@@ -165,20 +165,9 @@ def test_matched_differences_name_range_and_reason():
     assert matched_table(found, {}) is None
 
 
-def test_forgetting_and_ledger():
-    found = gather(
-        [make_result("ce", size=4, forgetting=make_forgetting("ce"), ledger=make_ledger()), make_result("gem", size=4)]
-    )
-    table = forgetting_table(found)
-    assert [row.label for row in table.rows] == ["ce"]
-    part = found.results[0]["forgetting"]
-    assert cells(table, "ce")["MMLU"].value == f"{100 * part['tasks']['mmlu']['difference']['value']:+.1f}"
-    assert cells(table, "ce")["alignment tax"].value == f"{100 * part['alignment_tax']['value']:+.1f}"
-    part["tasks"]["mmlu"]["difference"].update(low=None, high=None, note="not paired")
-    table = forgetting_table(found)
-    assert "ce, MMLU: not paired." in table.note and cells(table, "ce")["MMLU"].spread == ""
+def test_the_ledger_shows_base_and_tuned():
+    found = gather([make_result("ce", size=4, ledger=make_ledger()), make_result("gem", size=4)])
     assert cells(ledger_table(found), "ce")["base perplexity"].value == "8.10"
-    assert forgetting_table(gather([make_result("ce", size=4)])) is None
 
 
 def test_tokens_only():
@@ -191,3 +180,32 @@ def test_all_scores_has_a_table_for_every_benchmark(found):
     tables = all_scores(found)
     assert [table.title for table in tables] == ["AIME 2024", "AMC 2023"]
     assert set(cells(tables[0], "ce")) >= {"avg@8", "pass@8", "maj@4", "Self-BLEU", "length"}
+
+
+def test_nothing_comparable_has_no_table_of_differences():
+    results = [make_result("ce", size=6), make_result("gem", size=6)]
+    for one in results[1]["evaluations"]:
+        one["prompt_hash"] = "0000000000"
+    found = gather(results)
+    made, left_out = compare(found)
+    assert made == {} and difference_table(found, made, left_out) is None and p_value_table(found, made) is None
+    assert left_out_notes(found, left_out)[0] == (
+        "Left out: gem, AIME 2024: other prompts (hash 00000000 against 5d1f0006)."
+    )
+
+
+def test_one_comparison_is_no_several():
+    found = gather([make_result(label, benchmarks=("amc23",), size=6) for label in ("ce", "gem")])
+    made, left_out = compare(found)
+    assert "over 1 comparison." in difference_table(found, made, left_out).note
+    assert "over 1 comparison." in p_value_table(found, made).note
+
+
+def test_an_average_over_different_rules_says_so():
+    results = [make_result("ce", size=6), make_result("gem", size=6)]
+    found = gather(results)
+    assert "mixes" not in benchmark_table(found, averages(found), {}).note
+    results[1]["evaluations"][0]["grader"]["mode"] = "strict"
+    found = gather(results)
+    note = benchmark_table(found, averages(found), {}).note
+    assert "Avg. of gem mixes grading rules: mode strict, version 1; mode lenient, version 1." in note

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from invented_results import SIZES, make_result
+from invented_results import SIZES, make_forgetting, make_result
 from manypaths.report import print_evaluation
 
 
@@ -41,3 +41,15 @@ def test_temperatures_get_matched_differences():
     options = {"temperatures": (0.6, 1.0), "size": 20}
     text = printed([make_result("ce", **options), make_result("gem", **options)], 200)
     assert "Differences to ce, matched" in text and "--temperatures" not in text
+
+
+def test_nothing_comparable_is_said():
+    text = printed([make_result("ce", size=5), make_result("gem", temperatures=(1.0,), size=5)], 200)
+    assert "Differences to" not in text
+    assert "Nothing could be compared. Left out: gem, T=1, AIME 2024, AMC 2023: ce was only evaluated at T=0.7." in text
+    assert text.index("Accuracy by benchmark") < text.index("Nothing could be") < text.index("One sample and many")
+
+
+def test_forgetting_shows_both_models():
+    text = printed([make_result("ce", size=5, forgetting=make_forgetting("ce"))], 120)
+    assert "alignment tax" in text and "acc_norm" in text and "base - tuned" in text

@@ -1,4 +1,4 @@
-from manypaths.report.markdown import report_markdown, study_markdown
+from manypaths.report.markdown import markdown_text, report_markdown, study_markdown
 
 
 def table_lines(text):
@@ -32,3 +32,19 @@ def test_report_links_its_plots_and_says_how_it_was_run(make_results):
     assert "![A picture](plots/a.png)" in text
     assert "- settings.rl_steps: 100" in text
     assert "arXiv:2602.07464" in text and "arXiv:2508.05629" not in text
+
+
+def test_characters_are_shown_as_they_are():
+    assert markdown_text("a|b `c` <b> ~d~ [e](f) &amp; g\\") == (r"a\|b \`c\` \<b> \~d\~ [e\](f) \&amp; g\\")
+    assert markdown_text("*a*") == r"\*a\*" and markdown_text("* a") == r"\* a"
+    assert markdown_text("_a_ b_c") == r"\_a\_ b_c" and markdown_text("a\r\n  b\nc") == "a b c"
+    assert markdown_text("k*/64", "**") == r"**k\*/64**"
+    plain = "no SFT, sharpened to CE's pass@1 (T=1.43) [+1.0, -2.0] < 3 & k*/64"
+    assert markdown_text(plain) == plain
+
+
+def test_the_labels_of_quickstart_stay_as_they_are(make_results):
+    text = study_markdown(make_results())
+    for label in ("| *no SFT, sharpened to CE's pass@1* |", "| *CE, stopped early (10 epochs)* |", "| EKSFT |"):
+        assert label in text
+    assert "k*/64 |" in text and "\\" not in text

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from manypaths.report.compare import load_results, report, write_evaluation_report
+from manypaths.report.compare import check_report_folder, load_results, report, write_evaluation_report
 from manypaths.report.evaluation_terminal import print_evaluation
 from manypaths.report.html import report_html
 from manypaths.report.markdown import report_markdown, study_markdown
@@ -30,9 +30,11 @@ def write_report(results: Mapping, folder: str | Path) -> Path:
     """Write report.html, report.md and plots/*.svg, *.png into `folder`; returns the path of report.html.
 
     The folder is made when missing; older reports in it are replaced. Stages or methods that were not run are
-    left out. Raises ValueError when there are no runs, or two share method, stage and seed.
+    left out. Raises ValueError when there are no runs, or two share method, stage and seed,
+    or a file is where the folder should be.
     """
     check_runs(results)
+    check_report_folder(folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plots = plots_of(results)

@@ -20,8 +20,9 @@ def report(paths: Sequence[str | Path], folder: str | Path) -> Path:
     """Compare evaluated models: print the tables, write report.html, report.md and plots/; returns report.html.
 
     paths: output folders of `manypaths eval`, or their results.json; the first is what others are compared with.
-    Raises ValueError as load_results does.
+    Raises ValueError as load_results does, or when there can be no such folder; then nothing is written.
     """
+    check_report_folder(folder)
     whole = digest(load_results(paths))
     page = _write(whole, folder)
     print_digest(whole, Console())
@@ -33,9 +34,18 @@ def write_evaluation_report(results: Sequence[Mapping], folder: str | Path) -> P
     """Write report.html, report.md and plots/*.svg, *.png into `folder`; returns the path of report.html.
 
     The folder is made when missing; an older report in it is replaced.
-    Raises ValueError for no results, other dictionaries, or two with one label; then nothing is written.
+    Raises ValueError for no results, other dictionaries, two with one label, or a file where the folder should be;
+    then nothing is written.
     """
     return _write(digest(results), folder)
+
+
+def check_report_folder(folder: str | Path) -> None:
+    """ValueError when the report cannot be written there because a file is in the way."""
+    plots = Path(folder) / "plots"
+    for place in (plots, *plots.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place} is a file, and a report is a folder: give another --output_dir.")
 
 
 def load_results(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -64,6 +74,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _write(whole: Digest, folder: str | Path) -> Path:
+    check_report_folder(folder)
     plots = evaluation_plots(whole.found, whole.means)
     html = evaluation_html(whole, plots)
     folder = Path(folder)

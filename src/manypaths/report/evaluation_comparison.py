@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 
 from manypaths.evaluation.intervals import Interval, PairedTest, macro_paired_test, paired_test
 from manypaths.evaluation.matched import Curve, Matched, matched_difference
-from manypaths.report.evaluation_summary import Entry, Evaluation, Evaluations, graded_entries, headline, sampled_often
+from manypaths.report.evaluation_summary import (
+    Entry,
+    Evaluation,
+    Evaluations,
+    graded_entries,
+    grading_rules,
+    headline,
+    sampled_often,
+)
 
 AVERAGE = "Avg."
 LEVEL = 0.05
@@ -48,10 +56,16 @@ def compare(found: Evaluations) -> tuple[dict[tuple[Entry, str], Comparison], li
     for entry in graded_entries(found):
         baseline = found.baseline(entry)
         if baseline is None:
+            if entry.label != found.labels()[0]:
+                heats = [found.heat(one) for one in found.entries if one.label == found.labels()[0]]
+                reason = f"{found.labels()[0]} was only evaluated at {', '.join(heats) or 'nothing like it'}"
+                left_out += [LeftOut(entry, name, reason) for name in found.graded if found.get(entry, name)]
             continue
         pairs: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for name in found.graded:
             own, other = found.get(entry, name), found.get(baseline, name)
+            if not any(one is not None and one["metric"] for one in (own, other)):
+                continue
             reason = incomparable(own, other)
             if reason:
                 left_out.append(LeftOut(entry, name, reason))
@@ -80,15 +94,9 @@ def incomparable(one: Evaluation | None, other: Evaluation | None) -> str | None
         return f"other prompts (hash {one['prompt_hash'][:8]} against {other['prompt_hash'][:8]})"
     if set(one["per_problem"]["id"]) != set(other["per_problem"]["id"]):
         return f"other problems ({one['num_problems']} against {other['num_problems']})"
-    if _rules(one) != _rules(other):
+    if grading_rules(one) != grading_rules(other):
         return "other grading rules (--regrade scores the stored samples again)"
     return None
-
-
-def _rules(evaluation: Evaluation) -> dict:
-    """How answers were graded, without the outcome."""
-    grader = evaluation.get("grader") or {}
-    return {name: value for name, value in grader.items() if name not in ("counts", "timeout_rate")}
 
 
 def paired_values(one: Evaluation, other: Evaluation, name: str) -> tuple[list, list]:

@@ -3,13 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from manypaths.report.evaluation_summary import TRUSTED, Entry, Evaluations, rates, untrusted
+from manypaths.report.evaluation_summary import (
+    TRUSTED,
+    Entry,
+    Evaluation,
+    Evaluations,
+    grading_rules,
+    is_rewarded,
+    mixed_rules,
+    rates,
+    unknown_heat,
+    untrusted,
+)
 from manypaths.report.evaluation_tables import DAGGER, entry_row
-from manypaths.report.evaluation_wording import RATES, benchmark_label
+from manypaths.report.evaluation_wording import CUT, RATES, benchmark_label
 from manypaths.report.layout import Cell, Row, Table, flat
 
 # every other way of sampling should be shared by rows that are compared
 MAY_DIFFER = ("backend", "temperature", "seed")
+LAST_COMMAND = {
+    "created": "written",
+    "settings": "options of the last command",
+    "versions": "versions at the last command",
+}
+UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -22,7 +39,7 @@ class Alert:
 
 
 def alerts(found: Evaluations) -> list[Alert]:
-    """Loud warnings: samples that were cut off, timed out or unreadable, and models that were sampled differently."""
+    """Loud warnings: samples that were cut off, timed out or unreadable, and what was sampled or graded differently."""
     warnings = []
     for kind, cases in untrusted(found).items():
         title, advice = RATES[kind]
@@ -30,12 +47,35 @@ def alerts(found: Evaluations) -> list[Alert]:
         for entry, name, share in cases:
             rows.setdefault(entry, []).append(f"{benchmark_label(name)} {share:.0%}")
         where = [f"{found.name(entry)}: {', '.join(parts)}" for entry, parts in rows.items()]
+        if kind == "truncated":
+            graders = {_graded_by(found.found[entry, name]) for entry, name, _ in cases}
+            advice = " ".join([*(text for grader, text in CUT.items() if grader in graders), advice])
         warnings.append(Alert(f"Not to be trusted: more than {TRUSTED:.0%} of the {title}", where, advice))
     differing = _sampled_differently(found)
     if differing:
         advice = "Compare with care, or sample all models with the same options."
         warnings.append(Alert("Models were sampled differently", differing, advice))
+    mixed = _graded_differently(found)
+    if mixed:
+        advice = "A mean over them means little: grade each folder again by one rule (--regrade FOLDER --grader MODE)."
+        warnings.append(Alert("Benchmarks of one row were graded by different rules", mixed, advice))
     return warnings
+
+
+def _graded_by(evaluation: Evaluation) -> str:
+    if evaluation["metric"] is None:
+        return "nobody"
+    return "reward" if is_rewarded(evaluation) else "gold"
+
+
+def _graded_differently(found: Evaluations) -> list[str]:
+    where = []
+    for entry in found.entries:
+        rules = mixed_rules(found, entry)
+        if rules:
+            parts = "; ".join(f"{words} ({', '.join(map(benchmark_label, names))})" for words, names in rules.items())
+            where.append(f"{found.name(entry)}: {parts}")
+    return where
 
 
 def _sampled_differently(found: Evaluations) -> list[str]:
@@ -63,7 +103,7 @@ def trust_table(found: Evaluations) -> Table | None:
             shares = {name: own[kind] for name, own in by_name.items() if kind in own}
             worst = max(shares, key=shares.get, default=None)
             if worst is None:
-                cells.append(Cell(""))
+                cells.append(Cell(UNKNOWN))
                 continue
             mark = DAGGER if shares[worst] > TRUSTED else ""
             mean = sum(shares.values()) / len(shares)
@@ -75,7 +115,8 @@ def trust_table(found: Evaluations) -> Table | None:
         ("timed out", "mean share of grades that ran out of time; counted as wrong"),
         ("unparsed", "mean share of samples without a readable final answer; counted as wrong"),
     ]
-    return Table("Cut off, timed out, unparsed", columns, rows, "Mean over benchmarks.") if rows else None
+    note = f"Mean over the benchmarks where it is known; {UNKNOWN} where it is for none of them."
+    return Table("Cut off, timed out, unparsed", columns, rows, note) if rows else None
 
 
 def benchmark_facts(found: Evaluations) -> Table | None:
@@ -107,30 +148,44 @@ def benchmark_facts(found: Evaluations) -> Table | None:
 
 
 def facts(found: Evaluations) -> list[tuple[str, str]]:
-    """How the results came about: sampling, grader, settings and versions; values that models share stand once."""
-    lines: dict[str, dict[str, None]] = {}
+    """How the results came about; values that models share stand once.
+
+    Sampling and grader come from the evaluations. Options and versions are those of the command that wrote last: a
+    folder may hold what several commands measured.
+    """
+    lines: dict[str, dict[str, str]] = {}
     for one in found.results:
-        own: dict[str, dict[str, None]] = {}
-        for evaluation in one.get("evaluations", ()):
-            grader = {k: v for k, v in (evaluation.get("grader") or {}).items() if k not in ("counts", "timeout_rate")}
-            parts = {
-                "sampling": evaluation.get("sampling"),
-                "grader": grader,
-                "tokenizers": evaluation.get("tokenizers"),
-            }
-            for name, text in flat("", parts):
-                own.setdefault(name, {})[text] = None
-        for part in ("model", "created", "settings", "versions"):
-            for name, text in flat(part, one.get(part)):
-                own.setdefault(name, {})[text] = None
-        for name, texts in own.items():
-            lines.setdefault(name, {})[one["label"]] = ", ".join(texts)
+        own = _evaluation_facts(one.get("evaluations", ())) + flat("model", one.get("model"))
+        own += [line for part, name in LAST_COMMAND.items() for line in flat(name, one.get(part))]
+        for name, text in own:
+            lines.setdefault(name, {})[one["label"]] = text
     found_lines = []
     for name, by_label in lines.items():
         same = len(set(by_label.values())) == 1 and len(by_label) == len(found.results)
         texts = [next(iter(by_label.values()))] if same else [f"{label}: {text}" for label, text in by_label.items()]
         found_lines.append((name, "; ".join(texts)))
     return found_lines
+
+
+def _evaluation_facts(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """Of one model; values say their benchmarks where they do not hold for all."""
+    places: dict[str, dict[str, dict[str, None]]] = {}
+    for one in evaluations:
+        heat = {"temperature": "not known"} if unknown_heat(one) else {}
+        parts = {
+            "sampling": {**(one.get("sampling") or {}), **heat},
+            "grader": grading_rules(one),
+            "tokenizers": one.get("tokenizers"),
+        }
+        for name, text in flat("", parts):
+            places.setdefault(name, {}).setdefault(text, {})[benchmark_label(one["benchmark"])] = None
+    everywhere = {benchmark_label(one["benchmark"]) for one in evaluations}
+    return [
+        (name, ", ".join(
+            text if set(own) == everywhere else f"{text} ({', '.join(own)})" for text, own in by_text.items()
+        ))
+        for name, by_text in places.items()
+    ]  # fmt: skip
 
 
 def _distinct(values: Iterable) -> str:

@@ -8,15 +8,16 @@ from manypaths.evaluation.intervals import Interval
 from manypaths.evaluation.matched import Matched
 from manypaths.report.evaluation_comparison import Comparison, LeftOut, compare, matched
 from manypaths.report.evaluation_conditions import Alert, alerts, benchmark_facts, facts, trust_table
-from manypaths.report.evaluation_summary import Entry, Evaluations, averages, gather
+from manypaths.report.evaluation_forgetting import forgetting_table
+from manypaths.report.evaluation_summary import Entry, Evaluations, averages, gather, is_recorded, unknown_heat
 from manypaths.report.evaluation_tables import (
     all_scores,
     benchmark_table,
     curve_table,
     difference_table,
     diversity_table,
-    forgetting_table,
     ledger_table,
+    left_out_notes,
     matched_table,
     other_tables,
     p_value_table,
@@ -31,7 +32,7 @@ from manypaths.report.evaluation_wording import (
 )
 from manypaths.report.html import html_definitions, html_details, html_drawing, html_page, html_table
 from manypaths.report.layout import Table
-from manypaths.report.markdown import markdown_table
+from manypaths.report.markdown import markdown_table, markdown_text
 from manypaths.report.plots import Plot
 
 FEW_TEMPERATURES = (
@@ -77,7 +78,7 @@ def sections(whole: Digest, plots: Mapping[str, Plot]) -> list[Section]:
     scores = benchmark_table(found, whole.means, whole.made)
     sections = [
         _section("Accuracy", TABLE_TEXT, scores, plots.get("accuracy")),
-        _section("Paired comparisons", PAIRS_TEXT, difference_table(found, whole.made, whole.left_out)),
+        _pairs(whole),
         _section("", "", plots.get("pass_at_k")),
         _section("", "", plots.get("many_samples"), curve_table(found)),
         _section(
@@ -126,20 +127,22 @@ def evaluation_html(whole: Digest, plots: Mapping[str, Plot]) -> str:
 
 def evaluation_markdown(whole: Digest, plots: Mapping[str, Plot], links: Mapping[str, str]) -> str:
     """The report as Markdown; links maps a plot's title to its path beside the file."""
-    parts = [f"# {_title(whole.found.labels())}", lead(whole)]
+    parts = [f"# {markdown_text(_title(whole.found.labels()))}", markdown_text(lead(whole))]
     for alert in whole.alerts:
-        parts.append("\n".join([f"> **{alert.title}.** {alert.advice}", ">", *(f"> - {line}" for line in alert.where)]))
+        where = (f"> - {markdown_text(line)}" for line in alert.where)
+        parts.append("\n".join([f"> **{alert.title}.** {alert.advice}", ">", *where]))
     for section in sections(whole, plots):
         if section.is_folded and not section.parts:
             continue
         parts.append(f"## {section.title or section.parts[0].title}")
-        parts += [section.text] if section.text else []
+        parts += [markdown_text(section.text)] if section.text else []
         for part in section.parts:
             if isinstance(part, Plot):
-                parts += [f"![{part.title}]({links[part.title]})", part.caption]
+                parts += [f"![{part.title}]({links[part.title]})", markdown_text(part.caption)]
             else:
                 parts.append(markdown_table(part).strip())
-    parts += ["## How it was run", "\n".join(f"- {name}: {value}" for name, value in facts(whole.found))]
+    lines = (f"- {markdown_text(name)}: {markdown_text(value)}" for name, value in facts(whole.found))
+    parts += ["## How it was run", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -150,15 +153,54 @@ def lead(whole: Digest) -> str:
     parts = [f"{len(found.graded)} graded benchmark{'s' if len(found.graded) != 1 else ''}"] if found.graded else []
     if found.open_ended:
         parts.append(f"{len(found.open_ended)} open-ended set{'s' if len(found.open_ended) != 1 else ''} of prompts")
-    settings = list(dict.fromkeys(entry.setting for entry in found.entries))
-    own = "the default temperature of each benchmark"
-    heat = " and ".join([own] * (None in settings) + [", ".join(f"{one:g}" for one in settings if one is not None)])
-    heat = heat.removesuffix(" and ") if None in settings else f"temperature {heat}"
-    text = f"{models}{', ' if parts else ''}{', '.join(parts)}{f', sampled at {heat}' if settings else ''}."
+    text = f"{', '.join([models, *parts, *_sampled(found)])}{_made_elsewhere(found)}."
     if whole.made:
         clear = sum(one.distinguishable for one in whole.made.values())
         text += f" Of {len(whole.made)} paired comparisons, {clear or 'none'} can be told from chance after correction."
     return text
+
+
+def _sampled(found: Evaluations) -> list[str]:
+    """How hot the samples were drawn that were drawn here."""
+    drawn = {entry.setting for (entry, _), one in found.found.items() if not is_recorded(one)}
+    asked = ", ".join(f"{one:g}" for one in sorted(drawn - {None}))
+    heat = ["the default temperature of each benchmark"] if None in drawn else []
+    heat += [asked if heat else f"temperature {asked}"] if asked else []
+    return [f"sampled at {' and '.join(heat)}"] if heat else []
+
+
+def _made_elsewhere(found: Evaluations) -> str:
+    """Whose texts were not drawn here, and what is known of their temperature."""
+    whose: dict[str, list[str]] = {}
+    recorded = {key: one for key, one in found.found.items() if is_recorded(one)}
+    for label in found.labels():
+        by_heat: dict[str, list[str]] = {}
+        own = [(entry, name) for entry, name in found.found if entry.label == label]
+        for entry, name in own:
+            if (entry, name) in recorded:
+                is_unknown = unknown_heat(recorded[entry, name])
+                heat = ", temperature not known" if is_unknown else f" at temperature {entry.setting:g}"
+                by_heat.setdefault(heat, []).append(benchmark_label(name))
+        for heat, names in by_heat.items():
+            whose.setdefault(heat, []).append(label if len(names) == len(own) else f"{label} ({', '.join(names)})")
+    if len(whose) == 1 and len(recorded) == len(found.found):
+        return f"; the texts were made elsewhere{next(iter(whose))}"
+    return "".join(f"; texts of {', '.join(names)} were made elsewhere{heat}" for heat, names in whose.items())
+
+
+def _pairs(whole: Digest) -> Section | None:
+    """The paired differences, or why there are none."""
+    table = difference_table(whole.found, whole.made, whole.left_out)
+    if table is not None:
+        return Section("Paired comparisons", PAIRS_TEXT, [table])
+    return Section("Paired comparisons", uncompared(whole), []) if whole.left_out else None
+
+
+def uncompared(whole: Digest) -> str:
+    """Why there is no paired comparison; empty when there are some, or nothing to compare."""
+    if whole.made or not whole.left_out:
+        return ""
+    return " ".join(["Nothing could be compared.", *left_out_notes(whole.found, whole.left_out)])
 
 
 def _section(title: str, text: str, *parts: Table | Plot | None) -> Section | None:

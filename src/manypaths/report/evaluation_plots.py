@@ -9,6 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from manypaths.evaluation.intervals import Interval, mean_of_intervals
 from manypaths.report.evaluation_comparison import AVERAGE, curve_benchmarks, heated
+from manypaths.report.evaluation_forgetting import forgetting_of
 from manypaths.report.evaluation_summary import (
     Entry,
     Evaluations,
@@ -16,7 +17,6 @@ from manypaths.report.evaluation_summary import (
     graded_entries,
     headline,
     score_of,
-    temperature_name,
 )
 from manypaths.report.evaluation_wording import (
     ACCURACY_TEXT,
@@ -73,10 +73,10 @@ def _grid(panels: int, height: float, **options) -> tuple[Figure, list]:
 def _which(found: Evaluations) -> str:
     """At which temperature the pictures are drawn, where rows differ in it."""
     settings = {entry.setting for entry in found.entries}
-    drawn = {entry.setting for entry in drawn_entries(found)}
     if len(found.results) == 1 or len(settings) == 1:
         return ""
-    names = " and ".join(map(temperature_name, sorted(drawn, key=lambda one: -1 if one is None else one)))
+    drawn = sorted(drawn_entries(found), key=lambda entry: -1 if entry.setting is None else entry.setting)
+    names = " and ".join(dict.fromkeys(map(found.heat, drawn)))
     return f" Drawn at {names}; the other temperatures are in the tables."
 
 
@@ -229,7 +229,7 @@ def _heat(found: Evaluations) -> Plot | None:
 
 def _forgetting(found: Evaluations) -> Plot | None:
     """Difference to the base per general task, and their mean."""
-    results = {one["label"]: one["forgetting"] for one in found.results if (one.get("forgetting") or {}).get("tasks")}
+    results = forgetting_of(found)
     if not results:
         return None
     tasks = list(dict.fromkeys(task for own in results.values() for task in own["tasks"]))

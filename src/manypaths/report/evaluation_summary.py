@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manypaths.evaluation.benchmarks import BENCHMARKS
-from manypaths.evaluation.intervals import Interval, mean_of_intervals, share_interval
+from manypaths.evaluation.intervals import Interval, mean_of_intervals
 from manypaths.evaluation.results import SCHEMA
 
 PARTS = ("evaluations", "tokens", "ledger", "evaluation", "forgetting")
@@ -55,7 +55,14 @@ class Evaluations:
         """The label, with the temperature where rows differ in it."""
         if len({one.setting for one in self.entries}) < 2:
             return entry.label
-        return f"{entry.label}, {temperature_name(entry.setting)}"
+        return f"{entry.label}, {self.heat(entry)}"
+
+    def heat(self, entry: Entry) -> str:
+        """The row's temperature in short."""
+        unknown = {unknown_heat(one) for (own, _), one in self.found.items() if own == entry}
+        if True not in unknown:
+            return temperature_name(entry.setting)
+        return "T partly not known" if False in unknown else "T not known"
 
     def baseline(self, entry: Entry) -> Entry | None:
         """The row to compare with: the first model at the same setting; for a single model, its first row."""
@@ -134,6 +141,16 @@ def setting_of(evaluation: Evaluation) -> float | None:
     return evaluation["setting"] if "setting" in evaluation else evaluation["temperature"]
 
 
+def is_recorded(evaluation: Evaluation) -> bool:
+    """Texts that were made elsewhere, not sampled here."""
+    return (evaluation.get("sampling") or {}).get("backend") == "recorded"
+
+
+def unknown_heat(evaluation: Evaluation) -> bool:
+    """Texts made elsewhere need not say their temperature."""
+    return setting_of(evaluation) is None and evaluation["temperature"] is None
+
+
 def score_of(evaluation: Evaluation | None, name: str | None) -> Interval | None:
     """A stored score; None where there is none."""
     score = None if evaluation is None else evaluation["scores"].get(name)
@@ -151,6 +168,24 @@ def is_rewarded(evaluation: Evaluation) -> bool:
     return "reward" in (evaluation.get("grader") or {})
 
 
+def grading_rules(evaluation: Evaluation) -> dict[str, Any]:
+    """How answers were graded, without the outcome; empty where nothing was."""
+    grader = evaluation.get("grader") or {}
+    return {name: value for name, value in grader.items() if name not in ("counts", "timeout_rate")}
+
+
+def mixed_rules(found: Evaluations, entry: Entry) -> dict[str, list[str]]:
+    """{grading rules in words: benchmarks} of a row whose golds were not all graded alike, else nothing."""
+    rules: dict[str, list[str]] = {}
+    for name in found.graded:
+        one = found.get(entry, name)
+        if one is not None and one["metric"] and not is_rewarded(one):
+            own = grading_rules(one)
+            words = ", ".join(f"{key} {value}" for key, value in own.items()) or "not known"
+            rules.setdefault(words, []).append(name)
+    return rules if len(rules) > 1 else {}
+
+
 def sampled_often(evaluation: Evaluation | None) -> bool:
     return evaluation is not None and (evaluation.get("num_samples") or 1) > 1
 
@@ -158,25 +193,16 @@ def sampled_often(evaluation: Evaluation | None) -> bool:
 def averages(found: Evaluations) -> dict[Entry, Interval]:
     """The mean headline score over the shared benchmarks for every row that has them; nothing for fewer than two.
 
-    The stored average where it is over exactly these benchmarks, else computed anew.
+    Made of the scores that stand beside it, as the "macro" of a result is: a result that has more benchmarks than
+    others is averaged over fewer here, in the same way.
     """
     if len(found.shared) < 2:
         return {}
-    stored = {
-        Entry(one["label"], macro["temperature"]): macro
-        for one in found.results
-        for macro in one.get("macro", ())
-        if set(macro["benchmarks"]) == set(found.shared)
+    means = {
+        entry: mean_of_intervals(headline(found.get(entry, name)) for name in found.shared)
+        for entry in graded_entries(found)
     }
-    means = {}
-    for entry in graded_entries(found):
-        macro = stored.get(entry)
-        own = [found.get(entry, name) for name in found.shared]
-        if macro is None and all(own):
-            means[entry] = mean_of_intervals(share_interval(one["per_problem"]["accuracy"]) for one in own)
-        elif macro is not None:
-            means[entry] = Interval(macro["value"], macro["low"], macro["high"], macro["n"])
-    return means
+    return {entry: mean for entry, mean in means.items() if mean is not None}
 
 
 def graded_entries(found: Evaluations) -> list[Entry]:
@@ -199,16 +225,24 @@ def drawn_entries(found: Evaluations) -> list[Entry]:
 
 
 def rates(evaluation: Evaluation) -> dict[str, float]:
-    """Shares of samples that were cut off, whose grading ran out of time, and without a readable answer."""
+    """Shares of samples that were cut off, whose grading ran out of time, and without a readable answer.
+
+    Those that nobody measured are left out: a reward function does not say whether it could read an answer.
+    """
     found = {}
     if evaluation.get("truncated") is not None:
         found["truncated"] = evaluation["truncated"]
-    grader = evaluation.get("grader")
-    if grader:
-        counts = grader.get("counts") or {}
-        total = sum(counts.values())
-        found["timeout"] = grader.get("timeout_rate", counts.get("timeout", 0) / total if total else 0.0)
-        found["unparsed"] = counts.get("unparsed", 0) / total if total else 0.0
+    grader = evaluation.get("grader") or {}
+    if is_rewarded(evaluation):
+        return found
+    counts = grader.get("counts") or {}
+    total = sum(counts.values())
+    if grader.get("timeout_rate") is not None:
+        found["timeout"] = grader["timeout_rate"]
+    elif total and "timeout" in counts:
+        found["timeout"] = counts["timeout"] / total
+    if total and "unparsed" in counts:
+        found["unparsed"] = counts["unparsed"] / total
     return found
 
 

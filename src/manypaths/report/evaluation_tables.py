@@ -13,6 +13,7 @@ from manypaths.report.evaluation_summary import (
     Evaluations,
     graded_entries,
     headline,
+    mixed_rules,
     rates,
     sampled_often,
     score_of,
@@ -26,7 +27,6 @@ from manypaths.report.evaluation_wording import (
     benchmark_label,
     evaluation_score,
     family_ks,
-    task_label,
 )
 from manypaths.report.layout import Cell, Row, Table
 from manypaths.report.wording import Score, number
@@ -66,14 +66,16 @@ def benchmark_table(found: Evaluations, means: Mapping[Entry, Interval], made: C
     if means and len(found.shared) < len(found.graded):
         golds = " and gold answers grade" if found.rewarded else ""
         notes.append(f"{AVERAGE} is over what every row has{golds}: {', '.join(found.shared)}.")
+    mixed = {found.name(entry): mixed_rules(found, entry) for entry in means}
+    notes += [f"{AVERAGE} of {row} mixes grading rules: {'; '.join(rules)}." for row, rules in mixed.items() if rules]
     return Table("Accuracy by benchmark", columns, rows, " ".join(notes))
 
 
 def difference_table(found: Evaluations, made: Comparisons, left_out: Sequence[LeftOut]) -> Table | None:
-    """Every row minus its baseline row, paired by problem."""
-    entries = list(dict.fromkeys(entry for entry, _ in made)) or list(dict.fromkeys(one.entry for one in left_out))
-    if not entries:
+    """Every row minus its baseline row, paired by problem; None where nothing could be compared."""
+    if not made:
         return None
+    entries = list(dict.fromkeys(entry for entry, _ in made))
     names = [name for name in (*found.graded, AVERAGE) if any((entry, name) in made for entry in entries)]
     rows = []
     for entry in entries:
@@ -87,9 +89,7 @@ def difference_table(found: Evaluations, made: Comparisons, left_out: Sequence[L
             for name in names
         ],
         rows,
-        " ".join(
-            [f"* p < 0.05 after Holm's correction over {len(made)} comparisons.", *_left_out_notes(found, left_out)]
-        ),
+        " ".join([f"* p < 0.05 after Holm's correction over {_comparisons(made)}.", *left_out_notes(found, left_out)]),
     )
 
 
@@ -105,7 +105,7 @@ def p_value_table(found: Evaluations, made: Comparisons) -> Table | None:
     ]
     columns = [(name if name == AVERAGE else benchmark_label(name), "p-value; corrected") for name in names]
     note = (
-        f"p of the sign-flip test, and behind the arrow after Holm's correction over {len(made)} comparisons. p is the "
+        f"p of the sign-flip test, and behind the arrow after Holm's correction over {_comparisons(made)}. p is the "
         "chance of a difference at least this large between models that are alike, not the chance that they are alike."
     )
     return Table("p-values", columns, rows, note)
@@ -225,30 +225,6 @@ def score_table(
     return Table(title, [(column.label, column.meaning) for column in columns], rows, note)
 
 
-def forgetting_table(found: Evaluations) -> Table | None:
-    """Tuned minus base per task, and the alignment tax, one row a model."""
-    results = {one["label"]: one["forgetting"] for one in found.results if (one.get("forgetting") or {}).get("tasks")}
-    if not results:
-        return None
-    tasks = list(dict.fromkeys(task for own in results.values() for task in own["tasks"]))
-    rows, notes = [], []
-    for label, own in results.items():
-        cells = []
-        for task in tasks:
-            part = own["tasks"].get(task)
-            cells.append(Cell("") if part is None else signed_cell(score_of({"scores": part}, "difference"), PERCENT))
-            if part is not None and part["difference"].get("note"):
-                notes.append(f"{label}, {task_label(task)}: {part['difference']['note']}.")
-        cells.append(signed_cell(score_of({"scores": own}, "alignment_tax"), PERCENT))
-        rows.append(Row(label, label, "method", cells, f"base: {own.get('base', 'unknown')}"))
-    columns = [(task_label(task), _task_meaning(task, results)) for task in tasks]
-    columns.append(("alignment tax", "mean over tasks of base minus tuned: above 0 = forgotten"))
-    note = (
-        "Bold: the interval leaves out zero; no correction for many comparisons. Alignment tax: above zero = forgotten."
-    )
-    return Table("Tuned minus base", columns, rows, " ".join([note, *notes]))
-
-
 def ledger_table(found: Evaluations) -> Table | None:
     """Perplexity and KL against the base on held-aside text."""
     return _part_table(
@@ -273,6 +249,15 @@ def other_tables(found: Evaluations) -> list[Table]:
         ),
     ]
     return [table for table in tables if table]
+
+
+def left_out_notes(found: Evaluations, left_out: Sequence[LeftOut]) -> list[str]:
+    """What was not compared and why, a sentence a row and reason."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for one in left_out:
+        name = one.benchmark if one.benchmark == AVERAGE else benchmark_label(one.benchmark)
+        by_reason.setdefault((found.name(one.entry), one.reason), []).append(name)
+    return [f"Left out: {row}, {', '.join(names)}: {reason}." for (row, reason), names in by_reason.items()]
 
 
 def entry_row(found: Evaluations, entry: Entry, cells: list[Cell]) -> Row:
@@ -333,16 +318,12 @@ def _family_note(found: Evaluations, made: Comparisons) -> str:
     return FAMILY_NOTE.format(count=len(made), first=first, group=group)
 
 
+def _comparisons(made: Comparisons) -> str:
+    return f"{len(made)} comparison{'s' if len(made) != 1 else ''}"
+
+
 def _first_name(found: Evaluations) -> str:
     return found.labels()[0] if len(found.results) > 1 else found.name(found.entries[0])
-
-
-def _left_out_notes(found: Evaluations, left_out: Sequence[LeftOut]) -> list[str]:
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for one in left_out:
-        name = one.benchmark if one.benchmark == AVERAGE else benchmark_label(one.benchmark)
-        by_reason.setdefault((found.name(one.entry), one.reason), []).append(name)
-    return [f"Left out: {row}, {', '.join(names)}: {reason}." for (row, reason), names in by_reason.items()]
 
 
 def _metric_meaning(found: Evaluations, name: str) -> str:
@@ -352,11 +333,6 @@ def _metric_meaning(found: Evaluations, name: str) -> str:
 
 def _is_untrusted(evaluation: Evaluation | None) -> bool:
     return evaluation is not None and any(share > TRUSTED for share in rates(evaluation).values())
-
-
-def _task_meaning(task: str, results: Mapping[str, Mapping]) -> str:
-    part = next(own["tasks"][task] for own in results.values() if task in own["tasks"])
-    return f"{part.get('metric', '')}, {part.get('shots', '?')} shots, percentage points"
 
 
 def _part_table(title: str, parts: Mapping[str, Mapping | None], note: str) -> Table | None:

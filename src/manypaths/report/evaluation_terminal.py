@@ -8,13 +8,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from manypaths.report.evaluation_conditions import Alert, trust_table
-from manypaths.report.evaluation_page import FEW_TEMPERATURES, Digest, digest, lead
+from manypaths.report.evaluation_forgetting import forgetting_table
+from manypaths.report.evaluation_page import FEW_TEMPERATURES, Digest, digest, lead, uncompared
 from manypaths.report.evaluation_tables import (
     benchmark_table,
     curve_table,
     difference_table,
     diversity_table,
-    forgetting_table,
     ledger_table,
     matched_table,
     other_tables,
@@ -39,9 +39,9 @@ def print_digest(whole: Digest, console: Console) -> None:
     console.print(lead(whole), highlight=False)
     for alert in whole.alerts:
         _print_alert(console, alert)
-    tables = [
+    parts = [
         benchmark_table(found, whole.means, whole.made),
-        difference_table(found, whole.made, whole.left_out),
+        difference_table(found, whole.made, whole.left_out) or uncompared(whole),
         curve_table(found),
         diversity_table(found, found.graded, "Diversity on graded benchmarks"),
         *(diversity_table(found, [name], f"Open-ended: {benchmark_label(name)}") for name in found.open_ended),
@@ -51,9 +51,11 @@ def print_digest(whole: Digest, console: Console) -> None:
         *other_tables(found),
         trust_table(found) if whole.alerts else None,
     ]
-    for table in tables:
-        if table is not None:
-            _print_table(console, table)
+    for part in parts:
+        if isinstance(part, str) and part:
+            console.print(Text(f"\n{part}"))
+        elif part:
+            _print_table(console, part)
     if found.entries:
         console.print(f"\n{PLUS_MINUS} and brackets: {INTERVALS}.", style="dim", highlight=False)
     if len(found.results) > 1 and found.entries and not whole.matched:

@@ -87,8 +87,7 @@ DIVERSITY = (
 RATES = {
     "truncated": (
         "answers were cut off at the token limit",
-        "A cut answer has no final box and counts as wrong, so accuracy is too low and diversity is that of "
-        "beginnings. Raise --max_new_tokens and sample again.",
+        "Raise --max_new_tokens and sample again.",
     ),
     "timeout": (
         "grades ran out of time",
@@ -99,6 +98,13 @@ RATES = {
         "They count as wrong whatever they say. Look into the stored samples: the chat template, the prompt, or the "
         "token limit may not suit the model.",
     ),
+}
+
+CUT = {  # what cut answers do, by who grades them
+    "gold": "A cut answer has no final box and counts as wrong, so accuracy is too low and diversity is that of "
+    "beginnings.",
+    "reward": "A reward function sees only the beginning of a cut answer, and so do the measures of diversity.",
+    "nobody": "Of prompts that nobody grades, diversity is that of beginnings.",
 }
 
 INTERVALS = (
@@ -146,6 +152,11 @@ MATCHED_TEXT = (
     "Difference to {base} where both models have the same accuracy, or the same entropy per token, averaged over the "
     "range both reach (lines between sampled temperatures, never beyond; where a curve passes a value twice the hottest "
     "temperature counts). 95 % intervals over problems; bold leaves out zero, not corrected for the number of rows."
+)
+TAX_TEXT = (
+    "Scores in percent; difference: tuned minus base, in percentage points, with its paired 95 % interval over items. "
+    "Alignment tax: mean over tasks of base minus tuned, so above zero = forgotten. Bold: the interval leaves out zero; "
+    "no correction for many comparisons."
 )
 FORGETTING_TEXT = (
     "Tuned minus base on general tasks, in percentage points: below zero = forgotten. 95 % intervals over items, "

@@ -1,5 +1,6 @@
 """Results as Markdown: the report file, and tables and readings for a document."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from manypaths.report.layout import Cell, Row, Table
@@ -7,6 +8,9 @@ from manypaths.report.reading import Reading, readings
 from manypaths.report.summary import check_runs
 from manypaths.report.tables import conditions, facts, method_notes, tables_of
 from manypaths.report.wording import READING_HELP, world_story
+
+# what starts code, links, tags, entities, emphasis, struck text or another cell
+SPECIAL = re.compile(r"[\\`|~]|\](?=\()|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
 
 
 def report_markdown(results: Mapping, plots: Mapping[str, str]) -> str:
@@ -32,11 +36,22 @@ def report_markdown(results: Mapping, plots: Mapping[str, str]) -> str:
 def markdown_table(table: Table) -> str:
     """A GitHub table under its title, followed by its note."""
     lines = [
-        f"| | {' | '.join(heading for heading, _ in table.columns)} |",
+        f"| | {' | '.join(markdown_text(heading) for heading, _ in table.columns)} |",
         f"|---|{'---:|' * len(table.columns)}",
         *(f"| {_markdown_label(row)} | {' | '.join(map(_markdown_cell, row.cells))} |" for row in table.rows),
     ]
-    return "\n".join([f"### {table.title}", "", *lines, "", table.note])
+    return "\n".join([f"### {markdown_text(table.title)}", "", *lines, "", markdown_text(table.note)])
+
+
+def markdown_text(text: str, emphasis: str = "") -> str:
+    """The text on one line, its characters shown as they are, between two `emphasis` ("*" or "**").
+
+    A single asterisk within plain text has no partner and stays.
+    """
+    line = SPECIAL.sub(r"\\\g<0>", re.sub(r"\s*[\r\n]+\s*", " ", text))
+    if emphasis or line.startswith("*") or line.count("*") > 1:
+        line = line.replace("*", r"\*")
+    return f"{emphasis}{line}{emphasis}"
 
 
 def markdown_readings(found: Sequence[Reading]) -> str:
@@ -67,9 +82,9 @@ def _reading_parts(results: Mapping) -> list[str]:
 
 
 def _markdown_label(row: Row) -> str:
-    return f"**{row.label}**" if row.kind == "baseline" else f"*{row.label}*" if row.kind == "control" else row.label
+    return markdown_text(row.label, {"baseline": "**", "control": "*"}.get(row.kind, ""))
 
 
 def _markdown_cell(cell: Cell) -> str:
-    value = f"**{cell.value}**" if cell.strong else cell.value
-    return " ".join(part for part in (value, cell.spread + cell.mark) if part)
+    value = markdown_text(cell.value, "**") if cell.strong and cell.value else markdown_text(cell.value)
+    return " ".join(part for part in (value, markdown_text(cell.spread) + cell.mark) if part)
