@@ -131,6 +131,14 @@ def test_texts_made_elsewhere_have_no_default_temperature():
     assert lead(digest([recorded("ce", 0.7)])) == (
         "One model, 2 graded benchmarks; the texts were made elsewhere at temperature 0.7."
     )
+    by_benchmark = recorded("ce")
+    made_elsewhere(by_benchmark["evaluations"][1], 0.7)
+    assert lead(digest([by_benchmark])) == (
+        "One model, 2 graded benchmarks; texts of ce (AMC 2023) were made elsewhere at temperature 0.7; texts of ce "
+        "(AIME 2024) were made elsewhere, temperature not known."
+    )
+    made_elsewhere(by_benchmark["evaluations"][0], 1.0)
+    assert lead(digest([by_benchmark])).endswith("; the texts were made elsewhere at temperature 0.7, 1.")
     drawn = make_result("gem", temperatures=(None,), size=4)
     assert lead(digest([recorded("ce"), drawn])).startswith(
         "2 models, 2 graded benchmarks, sampled at the default temperature of each benchmark; texts of ce were made "

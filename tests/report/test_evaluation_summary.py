@@ -176,3 +176,8 @@ def test_a_row_of_texts_made_elsewhere_has_no_default_temperature():
         one["temperature"] = None
         found = gather([made, drawn])
         assert found.name(Entry("made", None)) == f"made, {name}"
+    for heats, name in (((0.7, 0.7), "T=0.7"), ((0.7, 1.0), "T by benchmark")):
+        for one, heat in zip(made["evaluations"], heats, strict=True):
+            one |= {"temperature": heat, "sampling": {"backend": "recorded", "temperature": heat}}
+        found = gather([made, drawn])
+        assert found.name(Entry("made", None)) == f"made, {name}"

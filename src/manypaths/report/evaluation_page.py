@@ -174,15 +174,17 @@ def _made_elsewhere(found: Evaluations) -> str:
     whose: dict[str, list[str]] = {}
     recorded = {key: one for key, one in found.found.items() if is_recorded(one)}
     for label in found.labels():
-        by_heat: dict[str, list[str]] = {}
-        own = [(entry, name) for entry, name in found.found if entry.label == label]
-        for entry, name in own:
-            if (entry, name) in recorded:
-                is_unknown = unknown_heat(recorded[entry, name])
-                heat = ", temperature not known" if is_unknown else f" at temperature {entry.setting:g}"
-                by_heat.setdefault(heat, []).append(benchmark_label(name))
-        for heat, names in by_heat.items():
-            whose.setdefault(heat, []).append(label if len(names) == len(own) else f"{label} ({', '.join(names)})")
+        total = sum(entry.label == label for entry, _ in found.found)
+        own = {key: one for key, one in recorded.items() if key[0].label == label}
+        told = {key: one["temperature"] for key, one in own.items() if not unknown_heat(one)}
+        temperatures = ", ".join(f"{one:g}" for one in sorted(set(told.values())))
+        for heat, keys in (
+            (f" at temperature {temperatures}", list(told)),
+            (", temperature not known", [key for key in own if key not in told]),
+        ):
+            names = dict.fromkeys(benchmark_label(name) for _, name in keys)
+            if keys:
+                whose.setdefault(heat, []).append(label if len(keys) == total else f"{label} ({', '.join(names)})")
     if len(whose) == 1 and len(recorded) == len(found.found):
         return f"; the texts were made elsewhere{next(iter(whose))}"
     return "".join(f"; texts of {', '.join(names)} were made elsewhere{heat}" for heat, names in whose.items())

@@ -59,10 +59,14 @@ class Evaluations:
 
     def heat(self, entry: Entry) -> str:
         """The row's temperature in short."""
-        unknown = {unknown_heat(one) for (own, _), one in self.found.items() if own == entry}
-        if True not in unknown:
-            return temperature_name(entry.setting)
-        return "T partly not known" if False in unknown else "T not known"
+        own = [one for (row, _), one in self.found.items() if row == entry]
+        unknown = {unknown_heat(one) for one in own}
+        if True in unknown:
+            return "T partly not known" if False in unknown else "T not known"
+        if entry.setting is None and any(map(is_recorded, own)):
+            told = {one["temperature"] for one in own}
+            return temperature_name(told.pop()) if len(told) == 1 else "T by benchmark"
+        return temperature_name(entry.setting)
 
     def baseline(self, entry: Entry) -> Entry | None:
         """The row to compare with: the first model at the same setting; for a single model, its first row."""
