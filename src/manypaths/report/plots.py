@@ -34,6 +34,7 @@ CONTROL_STYLES = {
 SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "manypaths",
+    "text.parse_math": False,  # a model may have dollar signs in its name
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
