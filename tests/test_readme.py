@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 MODEL = "Qwen/Qwen3-0.6B"
 BRIEFLY = {
     "sft": "--max_steps 2 --per_device_train_batch_size 4 --report_to none --max_length 64 --save_strategy no",
-    "eval": "--max_length 64 --data_dir data --max_new_tokens 4 --num_prompts 2",
+    "eval --data": "--max_length 64 --num_prompts 2",
+    "eval --benchmarks": "--data_dir data --max_new_tokens 4 --num_prompts 2",
     "grpo": "--max_steps 1 --per_device_train_batch_size 4 --num_generations 4 --gradient_accumulation_steps 1 "
     "--steps_per_generation 1 --max_completion_length 4 --preflight_prompts 0 --bf16 false --use_vllm false "
     "--report_to none --save_strategy no",
@@ -33,6 +34,12 @@ def commands(name: str) -> list[list[str]]:
     """Every `manypaths VERB ...` line of the bash blocks."""
     lines = "\n".join(blocks(name, "bash")).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.startswith("manypaths ")]
+
+
+def briefly(words: list[str]) -> list[str]:
+    """What makes a command of the documents short; `words` begin with manypaths and the verb."""
+    keys = [words[1], *(f"{words[1]} {word}" for word in words[2:])]
+    return " ".join(BRIEFLY.get(key, "") for key in keys).split()
 
 
 @pytest.fixture
@@ -71,7 +78,7 @@ def test_commands_on_your_data_run_as_written(workplace, capsys):
             )
         if verb in ("sft", "eval", "grpo", "objectives", "report") and "--config recipes/sed" not in " ".join(words):
             words = [str(workplace / "tiny") if word == MODEL else word for word in words]
-            assert main([*words[1:], *BRIEFLY.get(verb, "").split()]) == 0, capsys.readouterr().err
+            assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
             ran.append(verb)
     assert ran == ["sft", "eval", "grpo", "objectives", "eval", "eval", "report"]
     assert json.loads((workplace / "out-eval" / "results.json").read_text())["tokens"]
@@ -92,7 +99,7 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
                 (workplace / name / "results.json").write_text(json.dumps({**results, "label": name}))
         if words not in left_out:
             words = [str(workplace / "out") if word == MODEL else word for word in words]
-            assert main([*words[1:], *BRIEFLY.get(words[1], "").split()]) == 0, capsys.readouterr().err
+            assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
     assert json.loads((workplace / "out-ledger" / "results.json").read_text())["ledger"]["num_texts"] == 2
     (exam,) = blocks("docs/evaluation.md", "yaml")
     (workplace / "exam.yaml").write_text(exam)
