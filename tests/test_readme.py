@@ -101,6 +101,10 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
             words = [str(workplace / "out") if word == MODEL else word for word in words]
             assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
     assert json.loads((workplace / "out-ledger" / "results.json").read_text())["ledger"]["num_texts"] == 2
+    (python,) = blocks("docs/evaluation.md", "python")
+    capsys.readouterr()
+    exec(python, {})
+    assert "[True, True, False, False]\n0.83" in capsys.readouterr().out
     (exam,) = blocks("docs/evaluation.md", "yaml")
     (workplace / "exam.yaml").write_text(exam)
     (workplace / "exam.jsonl").write_text('{"question": "one plus one is?", "result": 2}\n')
