@@ -1,5 +1,9 @@
 """Tiny models and data, made on the spot: no test needs a download."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads cost tiny models more than they give
+
 import pytest
 import torch
 from datasets import Dataset
