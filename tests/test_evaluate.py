@@ -12,7 +12,10 @@ import pytest
 from conftest import tiny_llama
 from evaluations import read_rows, save_model, write_benchmarks, write_rows
 from manypaths.cli import main
+from manypaths.drawing import open_backend
 from manypaths.evaluation.benchmarks import BENCHMARKS
+from manypaths.evaluation.samples import Backend
+from manypaths.evaluation.store import locked
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_a_folder_with_samples_of_other_settings_is_refused(place, tokenizer, ca
     for words, what in [
         (("--seed", "1"), "seed: 0, now 1"),
         (("--max_new_tokens", "13"), "max_new_tokens: 12, now 13"),
-        (("--system_prompt", "Be brief."), "tasks.gsm8k at 1.prompts.gsm8k-0000: "),
+        (("--system_prompt", "Be brief."), "or other prompts for it (gsm8k-0000 differs)"),
         (("--dtype", "bfloat16"), "dtype: 'auto', now 'bfloat16'"),
     ]:
         refused(capsys, place, what, *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out", *words)
@@ -232,7 +235,7 @@ def test_two_runs_into_one_folder(place, capsys):
     with (place / "out" / "samples.jsonl").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 2
-    assert "Another run is writing samples to out" in capsys.readouterr().err
+    assert "Another run is writing to out" in capsys.readouterr().err
 
 
 def test_a_folder_with_an_adapter_is_a_model(place, tokenizer):
@@ -328,7 +331,11 @@ def test_a_folder_is_graded_by_one_set_of_rules(place, capsys):
     out = ("--output_dir", "out")
     assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--grader", "strict", *out) == 0
     refused(capsys, place, "was graded strict by grader version", *BRIEF, "--benchmarks", "amc23", *out)
-    assert evaluate("--regrade", "out") == 0
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", *out) == 0  # the only one, measured again
+    assert evaluate("--regrade", "out", "--grader", "strict") == 0
+    write_rows(place / "poems.jsonl", [{"instruction": "one two three"}])
+    assert evaluate(*BRIEF, "--prompts", "poems.jsonl", "--num_samples", "2", *out) == 0  # nothing to grade
+    assert evaluate("--regrade", "out", "--grader", "lenient") == 0
     assert evaluate(*BRIEF, "--benchmarks", "amc23", *out) == 0
 
 
@@ -348,3 +355,83 @@ def test_temperatures_may_be_a_list_in_a_recipe_and_hold_greedy(place):
     assert evaluate("--config", "eval.yaml") == 0
     found = [(one["temperature"], one["num_samples"]) for one in results_in(place / "out")["evaluations"]]
     assert found == [(0.0, 1), (1.5, 2)]
+
+
+def test_a_set_of_another_kind_does_not_take_the_place_of_a_benchmark(place, capsys):
+    (place / "judge_all.py").write_text("def one(completions, **columns):\n    return [1.0] * len(completions)\n")
+    write_rows(place / "gsm8k.jsonl", [{"prompt": "one two"}])
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 0
+    before = (place / "out" / "results.json").read_text()
+    words = ("--model", "model", "--data", "gsm8k.jsonl", "--reward", "judge_all:one", "--max_new_tokens", "3")
+    refused(capsys, place, "holds another set called gsm8k", *words, "--output_dir", "out")
+    assert (place / "out" / "results.json").read_text() == before
+
+
+def test_every_way_to_evaluate_waits_for_the_folder(place, capsys):
+    write_rows(place / "texts.jsonl", [{"text": "one two three"}])
+    assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out") == 0
+    with locked(place / "out"):
+        for words in (("--model", "model", "--data", "texts.jsonl", "--output_dir", "out"), ("--regrade", "out")):
+            assert evaluate(*words) == 2
+            assert "Another run is writing to out" in capsys.readouterr().err
+
+
+def test_a_reward_model_is_asked_again_whatever_came_between(place):
+    (place / "judge_length.py").write_text(
+        "def score(prompts, texts):\n    return [float(len(one)) for one in texts]\n"
+    )
+    write_rows(place / "texts.jsonl", [{"text": "one two three"}, {"text": "four five"}])
+    out = ("--output_dir", "out")
+    words = ("--benchmarks", "gsm8k", "--num_samples", "2", "--reward_model", "judge_length:score")
+    assert evaluate(*BRIEF, *words, *out) == 0
+    assert evaluate("--model", "model", "--data", "texts.jsonl", "--reference", "model", *out) == 0
+    before = results_in(place / "out")
+    assert evaluate("--regrade", "out") == 0
+    assert results_in(place / "out")["evaluations"] == before["evaluations"]
+    assert "best_of@2" in before["evaluations"][0]["scores"] and "ledger" in before
+    assert evaluate("--model", "model", "--data", "texts.jsonl", "--num_prompts", "1", *out) == 0
+    assert "ledger" not in results_in(place / "out")  # it was of other texts
+
+
+def test_a_model_that_fails_leaves_what_was_there(place, capsys, monkeypatch):
+    def broken(plan):
+        raise ValueError("the model broke")
+
+    (place / "out").mkdir()
+    (place / "out" / "mine.txt").write_text("keep")
+    with monkeypatch.context() as patch:
+        patch.setattr("manypaths.drawing.open_backend", broken)
+        refused(capsys, place, "the model broke", *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "new")
+        refused(capsys, place, "the model broke", *BRIEF, "--benchmarks", "gsm8k", "--output_dir", "out")
+    assert sorted(os.listdir(place / "out")) == [".lock", "mine.txt"]
+
+    def half(plan):
+        whole = open_backend(plan)
+
+        def draw(requests, done):
+            for number, one in enumerate(whole.draw(requests, done)):
+                if number == 3:
+                    raise ValueError("the machine went away")
+                yield one
+
+        return Backend("half", draw)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("manypaths.drawing.open_backend", half)
+        assert evaluate(*BRIEF, "--benchmarks", "gsm8k", "--output_dir", "new") == 2
+    assert len(read_rows(place / "new" / "samples.jsonl")) == 3
+
+
+def test_the_model_here_has_a_name(place, monkeypatch):
+    monkeypatch.chdir(place / "model")
+    words = ("--benchmarks", "gsm8k", "--data_dir", "../data", "--max_new_tokens", "3", "--output_dir", "../out")
+    assert evaluate("--model", ".", *words) == 0
+    assert results_in(place / "out")["label"] == "model"
+
+
+def test_greedy_in_a_sweep_over_own_data(place):
+    (place / "judge_all2.py").write_text("def one(completions, **columns):\n    return [1.0] * len(completions)\n")
+    write_rows(place / "own.jsonl", [{"prompt": "one two"}])
+    words = ("--data", "own.jsonl", "--reward", "judge_all2:one", "--max_new_tokens", "3", "--num_samples", "2")
+    assert evaluate("--model", "model", *words, "--temperatures", "0,1", "--output_dir", "out") == 0
+    assert [one["num_samples"] for one in results_in(place / "out")["evaluations"]] == [1, 2]

@@ -104,7 +104,13 @@ def test_regrade_reads_nothing_but_the_folder(place):
     assert main(["eval", "--regrade", "out", "--grader", "strict"]) == 0
     strict = json.loads((place / "out" / "results.json").read_text())
     assert scores_in(place / "out")["avg@4"] == pytest.approx(before["avg@4"])  # no box, no credit
-    assert strict["settings"]["grader"] == strict["evaluations"][0]["grader"]["mode"] == "strict"
+    assert strict["evaluations"][0]["grader"]["mode"] == "strict"
+    assert main(["eval", "--regrade", "out", "--label", "renamed"]) == 0  # a name changes nothing else
+    renamed = json.loads((place / "out" / "results.json").read_text())
+    assert renamed == {**strict, "label": "renamed"}
+    assert main(["eval", "--regrade", "out"]) == 0  # by the rules of before
+    again = json.loads((place / "out" / "results.json").read_text())
+    assert again["evaluations"] == strict["evaluations"]
 
 
 def test_a_new_label_and_options_that_regrading_does_not_read(place, capsys):

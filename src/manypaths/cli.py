@@ -145,9 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb_of(argv[0]).run(argv[1:])
     except KeyboardInterrupt:
-        how = {"quickstart": " The same command goes on.", "eval": " The same command goes on."}.get(
-            argv[0], " --resume_from_checkpoint true goes on."
-        )
+        again, checkpoint = " The same command goes on.", " --resume_from_checkpoint true goes on."
+        how = {"quickstart": again, "eval": again, "sft": checkpoint, "grpo": checkpoint}.get(argv[0], "")
         print(f"manypaths {argv[0]}: stopped.{how}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:

@@ -1,7 +1,6 @@
 """The model under evaluation: checked, loaded only when a sample is missing, and asked for just those."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from .evaluation.results import fingerprint, weights_fingerprint
 from .evaluation.run import draw_missing, task_settings
 from .evaluation.samples import Backend, check_context, requests_for
 from .evaluation.sampling import transformers_backend
-from .evaluation.store import SampleStore
+from .evaluation.store import SAMPLES, SETTINGS, SampleStore
 from .evaluation.tasks import Task
 from .options import SamplingArguments
 from .sources import one_line, read_text
@@ -100,7 +99,7 @@ def plan_draws(model: str, dtype: str, tasks: Sequence[Task], tokenizer: Any, op
 def draw(plan: Plan, folder: Path, held: ExitStack) -> SampleStore:
     """Fill the folder's samples.jsonl with what the plan asks for; the store stays open, and locked, in `held`.
 
-    Raises ValueError for samples of other settings in the folder. A new folder goes again when nothing was drawn.
+    Raises ValueError for samples of other settings in the folder. New files go again when nothing was drawn.
     """
     settings = {
         "model weights": weights_fingerprint(plan.model),
@@ -111,13 +110,14 @@ def draw(plan: Plan, folder: Path, held: ExitStack) -> SampleStore:
         f"{task.benchmark} at {task.sampling.temperature:g}": task_settings(task, ids)
         for task, ids in zip(plan.tasks, plan.prompt_ids, strict=True)
     }
-    is_new = not folder.exists()
+    is_new = not (folder / SAMPLES).exists()
     store = held.enter_context(SampleStore(folder, settings, by_task))
     try:
         draw_missing(plan.tasks, plan.prompt_ids, store, lambda: open_backend(plan))
     except BaseException:
         if is_new and not store.samples:
-            shutil.rmtree(folder)
+            (folder / SAMPLES).unlink()
+            (folder / SETTINGS).unlink()
         raise
     return store
 

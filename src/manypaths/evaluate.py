@@ -14,18 +14,18 @@ from .device import default_device, free_memory
 from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
 from .evaluation.diversity import named_encoder
-from .evaluation.grading import GRADER_VERSION
 from .evaluation.ledger import ledger
 from .evaluation.prompts import Prompt
 from .evaluation.results import earlier_results, joined_results, record, weights_fingerprint, write_results
 from .evaluation.reward_model import scorer as reward_scorer
-from .evaluation.run import Grader, evaluate_tasks
+from .evaluation.run import Grader, check_same_problems, evaluate_tasks
 from .evaluation.samples import Sample, Sampling
-from .evaluation.scoring import Grades, by_gold, grade_by_reward
+from .evaluation.scoring import Grades, by_gold, check_same_grader, grade_by_reward
+from .evaluation.store import locked
 from .evaluation.tasks import Task, benchmark_tasks, read_temperatures
 from .evaluation.tokens import token_evidence
 from .options import EvalArguments, SamplingArguments
-from .rescore import evaluate_recorded, regrade
+from .rescore import evaluate_recorded, judges, regrade
 from .training.data import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .training.evidence import prepared_batches, row_statistics
 from .training.grpo import call, grade
@@ -66,18 +66,22 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     folder = Path(options.regrade or options.output_dir or OUTPUT_DIR)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; --output_dir is a folder.")
-    with ExitStack() as held:  # keeps the samples' folder locked until all is written
+    if options.regrade is not None and not folder.is_dir():
+        raise FileNotFoundError(f"{folder} holds no finished evaluation.")
+    if options.model is not None:
+        check_model(options.model)
+    with ExitStack() as held:
+        held.enter_context(locked(folder))
         if options.regrade is not None:
-            results = regrade(options, folder, held)
+            results = regrade(options, folder)
             path = write_results(results, folder)
         else:
             model = options.model or options.samples
             weights = weights_fingerprint(model)
             results = earlier_results(folder, weights)
-            check_same_grader(results, options)
             settings = {**asdict(options), **asdict(sampling)}
             settings = {name: value for name, value in settings.items() if name not in NOT_A_SETTING}
-            for part in parts_of(options, sampling, folder, held):
+            for part in parts_of(options, sampling, folder, held, results):
                 results = joined_results(
                     results, record(settings, model, options.label or short_name(model), weights, **part)
                 )
@@ -88,34 +92,21 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     return results
 
 
-def check_same_grader(earlier: dict[str, Any], options: EvalArguments) -> None:
-    """ValueError where benchmarks would join others that were graded by other rules."""
-    if not (options.benchmarks or options.prompts):
-        return
-    for one in earlier.get("evaluations", ()):
-        rules = one["grader"] or {}
-        if "mode" in rules and (rules["mode"], rules["version"]) != (options.grader, GRADER_VERSION):
-            raise ValueError(
-                f"The folder's {one['benchmark']} was graded {rules['mode']} by grader version {rules['version']}, now it "
-                f"would be {options.grader}, version {GRADER_VERSION}. Grade it again first, with --regrade FOLDER "
-                f"--grader {options.grader}, or use another --output_dir."
-            )
-
-
 def parts_of(
-    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack
+    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack, earlier: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """What is measured, part by part, so that each can be written before the next begins."""
     if options.samples is not None:
-        return evaluate_recorded(options, benchmark_sets(replace(options, num_prompts=None), sampling), folder, held)
-    check_model(options.model)
+        sets = benchmark_sets(replace(options, num_prompts=None), sampling)
+        return evaluate_recorded(options, sets, folder, held, earlier)
     if options.world is not None:
         return evaluate_world(options, sampling)
-    return evaluate_model(options, sampling, folder, held)
+    return evaluate_model(options, sampling, folder, held, earlier)
 
 
 def short_name(model: str) -> str:
-    return Path(model).name if Path(model).suffix != ".jsonl" else Path(model).stem
+    path = Path(model)
+    return path.stem if path.suffix == ".jsonl" else path.name or path.resolve().name
 
 
 def check_options(options: EvalArguments, sampling: SamplingArguments) -> None:
@@ -183,7 +174,7 @@ def evaluate_world(options: EvalArguments, sampling: SamplingArguments) -> Itera
 
 
 def evaluate_model(
-    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack
+    options: EvalArguments, sampling: SamplingArguments, folder: Path, held: ExitStack, earlier: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Everything but worlds and recorded texts, from the cheapest check to the longest run."""
     kwargs = json_mapping(sampling.chat_template_kwargs, "chat_template_kwargs", '{"enable_thinking": false}')
@@ -205,6 +196,8 @@ def evaluate_model(
     tokenizer = load_tokenizer(options.model, sampling.chat_template_path)
     everything = [*tasks, *data_tasks]
     plan = plan_draws(options.model, options.dtype, everything, tokenizer, sampling) if everything else None
+    check_same_problems(everything, folder)
+    check_same_grader(tasks, options.grader or "lenient", earlier)
     if options.forgetting:
         check_forgetting(options)
     if taught is not None:
@@ -212,16 +205,18 @@ def evaluate_model(
     if plan is not None:
         store = draw(plan, folder, held)
         by_reward = {task.benchmark: rewarded(options, reward, rows, tokenizer) for task in data_tasks if reward}
-        evaluations = evaluate_tasks(
-            everything,
-            store.samples,
-            folder,
-            grade=lambda task, texts: by_reward.get(task.benchmark, by_gold(options.grader))(task, texts),
-            sampling=lambda task, number: plan.sampling(task, store.drawn_with),
-            scorer=scorer,
-            encoder=encoder,
-        )
-        yield {"evaluations": evaluations}
+        mode = by_gold(options.grader or "lenient")
+        for task in everything:
+            found = evaluate_tasks(
+                [task],
+                store.samples,
+                folder,
+                grade=by_reward.get(task.benchmark, mode),
+                sampling=lambda task, number: plan.sampling(task, store.drawn_with),
+                scorer=scorer,
+                encoder=encoder,
+            )
+            yield {"evaluations": [{**one, **judges(options)} for one in found]}
     if options.forgetting:
         yield {"forgetting": forgotten(options, folder)}
 
@@ -330,7 +325,7 @@ def data_samples(options: EvalArguments, sampling: SamplingArguments, rows: Data
     for setting in read_temperatures(sampling.temperatures) or [sampling.temperature]:
         given = {key: getattr(sampling, key) for key in SAMPLING_OPTIONS} | {"temperature": setting}
         chosen = {**DATA_DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
-        if chosen["temperature"] == 0 and number is None:
+        if chosen["temperature"] == 0 and (sampling.temperatures or number is None):
             chosen["num_samples"] = 1
         tasks.append(Task(name, setting, problems, prompts, Sampling(**chosen)))
     return tasks

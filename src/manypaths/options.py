@@ -69,7 +69,9 @@ class EvalArguments:
     )
     samples: str | None = helped(None, "Score texts made elsewhere, a JSONL file, instead of a model's.")
     regrade: str | None = helped(None, "Folder of a finished evaluation: grade its stored samples again.")
-    grader: Literal["lenient", "strict"] = helped("lenient", "strict wants the final answer in a box.")
+    grader: Literal["lenient", "strict"] | None = helped(
+        None, "strict wants the final answer in a box; lenient if not given."
+    )
     reward_model: str | None = helped(None, "For best-of-N: a sequence classifier, or module:function.")
     embedding_model: str | None = helped(None, "For diversity by meaning: a sentence-transformers model.")
     data: str | None = helped(None, "A .json, .jsonl or .parquet file, a folder, or a hub id.")

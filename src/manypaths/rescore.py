@@ -10,10 +10,10 @@ from .evaluation.diversity import named_encoder
 from .evaluation.recorded import read_recorded
 from .evaluation.results import fingerprint, joined_results, record
 from .evaluation.reward_model import scorer as reward_scorer
-from .evaluation.run import PROBLEMS, evaluate_tasks, samples_of, stored_problems
+from .evaluation.run import PROBLEMS, check_same_problems, evaluate_tasks, samples_of, stored_problems
 from .evaluation.samples import Sample, Sampling
-from .evaluation.scoring import by_gold
-from .evaluation.store import SAMPLES, SampleKey, SampleStore, locked, read_samples
+from .evaluation.scoring import by_gold, check_same_grader
+from .evaluation.store import SAMPLES, SampleKey, SampleStore, read_samples
 from .evaluation.tasks import Task
 from .options import EvalArguments
 from .report.compare import RESULTS, load_results
@@ -23,10 +23,12 @@ SAMPLING = [field.name for field in fields(Sampling)]
 
 
 def evaluate_recorded(
-    options: EvalArguments, sets: Sequence[Task], folder: Path, held: ExitStack
+    options: EvalArguments, sets: Sequence[Task], folder: Path, held: ExitStack, earlier: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Texts made elsewhere for these sets of problems, brought into the folder so that they can be graded again."""
     tasks, found = recorded_tasks(sets, read_recorded(options.samples), options.samples, options.num_prompts)
+    check_same_problems(tasks, folder)
+    check_same_grader(tasks, options.grader or "lenient", earlier)
     scorer = None if options.reward_model is None else reward_scorer(options.reward_model)
     encoder = None if options.embedding_model is None else named_encoder(options.embedding_model)
     store = held.enter_context(SampleStore(folder, {"samples": recorded_fingerprint(found)}))
@@ -37,12 +39,17 @@ def evaluate_recorded(
         tasks,
         store.samples,
         folder,
-        grade=by_gold(options.grader),
+        grade=by_gold(options.grader or "lenient"),
         sampling=lambda task, number: {"backend": "recorded", "num_samples": number, "temperature": task.temperature},
         scorer=scorer,
         encoder=encoder,
     )
-    yield {"evaluations": evaluations}
+    yield {"evaluations": [{**one, **judges(options)} for one in evaluations]}
+
+
+def judges(options: EvalArguments) -> dict[str, Any]:
+    """Who judged the samples beside the grader, kept with an evaluation so that grading again asks them again."""
+    return {"reward_model": options.reward_model, "embedding_model": options.embedding_model}
 
 
 def recorded_fingerprint(samples: Mapping[SampleKey, Sample]) -> str:
@@ -102,42 +109,51 @@ def check_complete(task: Task, found: Mapping[SampleKey, Sample], source: str) -
     samples_of(task, found)
 
 
-def regrade(options: EvalArguments, folder: Path, held: ExitStack) -> dict[str, Any]:
-    """The folder's results with its stored samples graded and scored again; what has no gold answers stays as it is."""
+def regrade(options: EvalArguments, folder: Path) -> dict[str, Any]:
+    """The folder's results with its stored samples graded and scored again; what has no gold answers stays as it is.
+
+    The grader, reward and embedding models are those of before unless others are given; a new label alone grades nothing.
+    """
     if not (folder / RESULTS).is_file():
         raise FileNotFoundError(f"{folder} holds no finished evaluation.")
     (results,) = load_results([folder])
     label = options.label or results["label"]
-    if not results.get("evaluations"):
-        if options.label is None:
-            raise ValueError(f"{folder} holds no samples to grade again; only a new --label can be given to it.")
+    if options.label is not None and not any((options.grader, options.reward_model, options.embedding_model)):
         return {**results, "label": label}
-    held.enter_context(locked(folder))
+    if not results.get("evaluations"):
+        raise ValueError(f"{folder} holds no samples to grade again; only a new --label can be given to it.")
     rows = list(json_lines(read_text(folder / PROBLEMS), folder / PROBLEMS).values())
-    tasks, how = [], {}
-    for one in results.get("evaluations", ()):
-        if "reward" in (one["grader"] or ()):
-            print(
-                f"{one['benchmark']} stays as it was graded: its reward reads the data. Give the first command again."
-            )
-            continue
-        problems, prompts = stored_problems(rows, one["benchmark"], one["per_problem"]["id"])
-        drawn = one["sampling"]
-        given = None if drawn["backend"] == "recorded" else Sampling(**{name: drawn[name] for name in SAMPLING})
-        heat = None if given is not None else one["temperature"]
-        tasks.append(Task(one["benchmark"], one["setting"], problems, prompts, given, one["excluded"], heat))
-        how[one["benchmark"], one["setting"]] = drawn
-    chosen = {name: getattr(options, name) or results["settings"][name] for name in ("reward_model", "embedding_model")}
-    evaluations = evaluate_tasks(
-        tasks,
-        read_samples(folder / SAMPLES),
-        folder,
-        grade=by_gold(options.grader),
-        sampling=lambda task, number: how[task.benchmark, task.setting],
-        scorer=None if chosen["reward_model"] is None else reward_scorer(chosen["reward_model"]),
-        encoder=None if chosen["embedding_model"] is None else named_encoder(chosen["embedding_model"]),
-    )
-    settings = {**results["settings"], **chosen, "grader": options.grader}
+    samples = read_samples(folder / SAMPLES)
+    again = [regraded(one, rows, samples, options, folder) for one in results["evaluations"]]
     return joined_results(
-        results, record(settings, results["model"], label, results["weights"], evaluations=evaluations)
+        results, record(results["settings"], results["model"], label, results["weights"], evaluations=again)
     )
+
+
+def regraded(
+    one: dict[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    samples: Mapping[SampleKey, Sample],
+    options: EvalArguments,
+    folder: Path,
+) -> dict[str, Any]:
+    """One evaluation, graded again."""
+    if "reward" in (one["grader"] or ()):
+        print(f"{one['benchmark']} stays as it was graded: its reward reads the data. Give the first command again.")
+        return one
+    problems, prompts = stored_problems(rows, one["benchmark"], one["per_problem"]["id"])
+    drawn = one["sampling"]
+    given = None if drawn["backend"] == "recorded" else Sampling(**{name: drawn[name] for name in SAMPLING})
+    heat = None if given is not None else one["temperature"]
+    task = Task(one["benchmark"], one["setting"], problems, prompts, given, one["excluded"], heat)
+    judged = {name: getattr(options, name) or one.get(name) for name in judges(options)}
+    (entry,) = evaluate_tasks(
+        [task],
+        samples,
+        folder,
+        grade=by_gold(options.grader or (one["grader"] or {}).get("mode", "lenient")),
+        sampling=lambda task, number: drawn,
+        scorer=None if judged["reward_model"] is None else reward_scorer(judged["reward_model"]),
+        encoder=None if judged["embedding_model"] is None else named_encoder(judged["embedding_model"]),
+    )
+    return {**entry, **judged}

@@ -76,7 +76,7 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No room to write to; free some space"):
         write_lines(path, [{"x": 1}])
     assert json.loads(path.read_text()) == results and [one.name for one in path.parent.iterdir()] == ["results.json"]
 

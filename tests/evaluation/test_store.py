@@ -155,7 +155,7 @@ def test_one_run_at_a_time_and_the_next_when_it_ends(tmp_path):
         other = start(WRITES_WITHOUT_END, tmp_path, 1, 0)
         _, stderr = other.communicate(timeout=60)
         assert other.returncode != 0
-        assert f"Another run is writing samples to {tmp_path}" in stderr
+        assert f"Another run is writing to {tmp_path}" in stderr
         with pytest.raises(ValueError, match="Another run"):
             SampleStore(tmp_path, SETTINGS)
     SampleStore(tmp_path, SETTINGS).close()
@@ -262,8 +262,12 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
         SampleStore(tmp_path, SETTINGS).close()
 
 
-def test_a_folder_is_locked_for_grading_too(tmp_path):
-    fill(tmp_path)
-    with locked(tmp_path), pytest.raises(ValueError, match="Another run"):
-        SampleStore(tmp_path, SETTINGS)
-    SampleStore(tmp_path, SETTINGS).close()
+def test_a_folder_is_one_runs_at_a_time_and_goes_again_when_it_got_nothing(tmp_path):
+    folder = tmp_path / "new"
+    with locked(folder), pytest.raises(ValueError, match="Another run is writing to"), locked(folder):
+        pass
+    assert not folder.exists()
+    with locked(folder):
+        (folder / "results.json").write_text("{}")
+    with locked(folder):
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "results.json"]

@@ -6,6 +6,7 @@ temperature, are in the list "evaluations"; their average over benchmarks is in 
 """
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from .intervals import Interval, mean_of_intervals, share_interval
 
 SCHEMA = 2
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LIBRARIES = ("manypaths", "torch", "transformers", "trl", "datasets", "math-verify", "sacrebleu")
 OPTIONAL_LIBRARIES = ("vllm", "lm_eval", "sentence-transformers")
 MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")
@@ -75,6 +77,8 @@ def joined_results(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
     old = [(one["benchmark"], one["setting"]) for one in earlier.get("evaluations", ())]
     kept = [fresh.pop(key, one) for key, one in zip(old, earlier.get("evaluations", ()), strict=True)]
     evaluations = [*kept, *fresh.values()]
+    if "tokens" in now:
+        earlier = {name: part for name, part in earlier.items() if name != "ledger"}  # it was of other texts
     together = {**earlier, **now, "evaluations": evaluations, "macro": macro(evaluations)}
     return {name: part for name, part in together.items() if part not in ([], None)}
 
@@ -137,9 +141,12 @@ def write_whole(path: Path, text: str) -> None:
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        raise
+        if error.errno not in NO_ROOM:
+            raise
+        why = "No room to write to; free some space and give the same command again: samples stay"
+        raise OSError(error.errno, why, str(path)) from error
 
 
 def fingerprint(value: Any) -> str:
@@ -156,7 +163,7 @@ def weights_fingerprint(model: str) -> str:
     if not folder.is_dir():
         return model
     adapter = folder / "adapter_config.json"
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
     parts: list[Any] = [] if base is None else [weights_fingerprint(base)]
     for path in sorted(folder.iterdir()):
         if path.suffix in MODEL_FILES and path.name not in NO_MODEL_FILES and path.is_file():

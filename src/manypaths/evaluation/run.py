@@ -121,6 +121,19 @@ def evaluate_tasks(
     return evaluations
 
 
+def check_same_problems(tasks: Sequence[Task], folder: Path) -> None:
+    """ValueError where the folder holds another problem, or another prompt for it, under the same names."""
+    path = folder / PROBLEMS
+    rows = json_lines(read_text(path), path).values() if path.is_file() else ()
+    known = {(row["benchmark"], row["id"]): row for row in rows}
+    for row in problem_rows(tasks):
+        if known.get((row["benchmark"], row["id"]), row) != row:
+            raise ValueError(
+                f"{folder} holds another set called {row['benchmark']}, or other prompts for it ({row['id']} differs). "
+                "Give the set another name, or use another --output_dir."
+            )
+
+
 def earlier_rows(path: Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of an earlier run that no new row replaces by having the same values under these names."""
     replaced = {tuple(row[name] for name in names) for row in rows}

@@ -5,7 +5,7 @@ come from the gold answers or from a reward function; without either the samples
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -47,6 +47,23 @@ def by_gold(mode: str) -> Callable[[Task, Sequence[Sequence[str]]], Grades | Non
         return grade_by_gold([one.answer for one in task.problems], texts, mode, show_progress=True)
 
     return grade_task
+
+
+def check_same_grader(tasks: Sequence[Task], mode: str, earlier: Mapping[str, Any]) -> None:
+    """ValueError where graded tasks would join results that stay and were graded by other rules."""
+    if all(task.problems[0].answer is None for task in tasks):
+        return
+    again = {(task.benchmark, task.setting) for task in tasks}
+    for one in earlier.get("evaluations", ()):
+        rules = one["grader"] or {}
+        if (one["benchmark"], one["setting"]) in again or "mode" not in rules:
+            continue
+        if (rules["mode"], rules["version"]) != (mode, GRADER_VERSION):
+            raise ValueError(
+                f"The folder's {one['benchmark']} was graded {rules['mode']} by grader version {rules['version']}, now it "
+                f"would be {mode}, version {GRADER_VERSION}. Give --grader {rules['mode']}, grade the folder again first "
+                f"(--regrade FOLDER --grader {mode}), or use another --output_dir."
+            )
 
 
 def grade_by_gold(golds: Sequence[str], texts: Sequence[Sequence[str]], mode: str, *, show_progress: bool) -> Grades:

@@ -15,16 +15,16 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ..sources import json_object
-from .results import json_text, write_whole
+from .results import NO_ROOM, json_text, write_whole
 from .samples import Sample
 
 SAMPLES = "samples.jsonl"
 SETTINGS = "samples.meta.json"
+LOCK = ".lock"
 TASKS = "tasks"
 BACKENDS = "drawn_with"
 MOST_NAMED = 5  # settings in one message
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NUMBER = (int, float)
 FIELDS: dict[str, tuple[type, ...]] = {
     "benchmark": (str,),
@@ -206,7 +206,7 @@ def lock(file: int, folder: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ValueError(
-            f"Another run is writing samples to {folder}. Wait until it ends, or use another --output_dir."
+            f"Another run is writing to {folder}. Wait until it ends, or use another --output_dir."
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -218,10 +218,17 @@ def lock(file: int, folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder of stored samples for this run alone, without adding any."""
-    with (folder / SAMPLES).open("ab") as file:
-        lock(file.fileno(), folder)
-        yield
+    """The folder, made when missing, for this run alone. One that was made and got nothing goes again."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (folder / LOCK).open("ab") as file:
+            lock(file.fileno(), folder)
+            yield
+    finally:
+        if is_new and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            folder.rmdir()
 
 
 def claimed(path: Path, settings: Mapping[str, Any], tasks: Mapping[str, Any], num_samples: int) -> dict[str, Any]:
