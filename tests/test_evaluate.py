@@ -207,7 +207,7 @@ def test_mistakes_are_refused_before_anything_is_written(place, tokenizer, capsy
         ("--reward grades the samples of --data", (*BRIEF, *gsm8k, "--reward", "math")),
         ("--reference is for --data, --forgetting or --world", (*BRIEF, *gsm8k, "--reference", "model")),
         ("--temperatures is for sampling", ("--model", "model", "--data", "own.jsonl", "--temperatures", "1,2")),
-        ("own.jsonl is a file; --output_dir is a folder", (*BRIEF, *gsm8k, "--output_dir", "own.jsonl")),
+        ("own.jsonl is a file, and a report is a folder", (*BRIEF, *gsm8k, "--output_dir", "own.jsonl")),
         ("found completion, prompt", ("--model", "model", "--data", "own.jsonl", "--reward", "math")),
         ("Cannot load a tokenizer from wordless", ("--model", "wordless", *gsm8k)),
         ("own is judged for diversity", (*BRIEF, "--prompts", "own.jsonl", "--num_samples", "1")),

@@ -60,12 +60,12 @@ def evaluate(options: EvalArguments, sampling: SamplingArguments | None = None) 
     Raises ValueError or FileNotFoundError for whatever can be known before a model is loaded, with nothing written.
     """
     from .report import print_evaluation, write_evaluation_report
+    from .report.compare import check_report_folder
 
     sampling = SamplingArguments() if sampling is None else sampling
     check_options(options, sampling)
     folder = Path(options.regrade or options.output_dir or OUTPUT_DIR)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; --output_dir is a folder.")
+    check_report_folder(folder)
     if options.regrade is not None and not folder.is_dir():
         raise FileNotFoundError(f"{folder} holds no finished evaluation.")
     if options.model is not None:

@@ -3,9 +3,11 @@ import math
 import pytest
 
 from manypaths.evaluation.benchmarks import Problem
+from manypaths.evaluation.grading import GRADER_VERSION
 from manypaths.evaluation.samples import Sample, Sampling
 from manypaths.evaluation.scoring import (
     by_gold,
+    check_same_grader,
     classes_of,
     doubtful,
     evaluate_task,
@@ -40,6 +42,18 @@ def test_grades_by_gold():
     assert grades.grader["counts"] == {"correct": 2, "wrong": 5, "unparsed": 1, "timeout": 0}
     assert grades.notes[0][0]["extracted"] == "2" and grades.notes[0][2]["reason"]
     assert by_gold("lenient")(task(None), TEXTS[:1]) is None
+
+
+def test_other_rules_of_grading_are_refused_where_results_stay():
+    def earlier(**rules):
+        return {"evaluations": [{"benchmark": "other", "setting": None, "grader": rules}]}
+
+    check_same_grader([task("2")], "strict", earlier(mode="strict", version=GRADER_VERSION))
+    check_same_grader([task("2")], "strict", earlier(reward="mine:reward"))
+    check_same_grader([task(None)], "strict", earlier(mode="lenient", version="0"))
+    for rules in ({"mode": "lenient", "version": GRADER_VERSION}, {"mode": "strict", "version": "0"}):
+        with pytest.raises(ValueError, match=f"other was graded {rules['mode']} by grader version {rules['version']}"):
+            check_same_grader([task("2")], "strict", earlier(**rules))
 
 
 def test_an_empty_box_is_no_answer():
