@@ -57,7 +57,7 @@ def train(start: Path, root: Path, objective: str, steps: int, resume: bool) -> 
     """One `manypaths sft` run up to `steps`; returns the log."""
     folder = root / objective
     command = [
-        sys.executable, "-m", "manypaths.cli", "sft", "--model_name_or_path", str(start), "--data", str(root / "train.jsonl"),
+        sys.executable, "-m", "manypaths", "sft", "--model_name_or_path", str(start), "--data", str(root / "train.jsonl"),
         "--eval_dataset_name", str(root / "eval.jsonl"), "--output_dir", str(folder), "--objective", objective,
         "--max_steps", str(steps), "--per_device_train_batch_size", "8", "--learning_rate", "1e-3",
         "--lr_scheduler_type", "constant", "--max_length", "256", "--assistant_only_loss", "true", "--logging_steps", "5",

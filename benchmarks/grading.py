@@ -23,7 +23,7 @@ from pathlib import Path
 from answer_changes import bare, equivalent_answers, is_value, wrong_answers
 
 from manypaths.evaluation import grading
-from manypaths.evaluation.grading import grade, grade_many, weakly_gradable, workers
+from manypaths.grading import grade, grade_many, weakly_gradable, workers
 
 RESULTS = Path(__file__).parent / "results"
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

@@ -11,11 +11,11 @@ import pytest
 
 from conftest import tiny_llama
 from evaluations import read_rows, save_model, write_benchmarks, write_rows
-from manypaths.cli import main
+from manypaths.cli.main import main
 from manypaths.drawing import open_backend
 from manypaths.evaluation.benchmarks import BENCHMARKS
-from manypaths.evaluation.samples import Backend
 from manypaths.evaluation.store import locked
+from manypaths.generation.samples import Backend
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def refused(capsys, place, message: str, *words: str) -> None:
 
 
 def test_all_eight_killed_twice_and_resumed_equal_an_undisturbed_run(place):
-    command = [sys.executable, "-m", "manypaths.cli", "eval", *BRIEF, "--benchmarks", "all", "--batch_size", "7"]
+    command = [sys.executable, "-m", "manypaths", "eval", *BRIEF, "--benchmarks", "all", "--batch_size", "7"]
     command += ["--max_new_tokens", "40", "--num_samples", "4", "--label", "tiny"]
     undisturbed = subprocess.run([*command, "--output_dir", "whole"], capture_output=True, text=True)
     assert undisturbed.returncode == 0, undisturbed.stderr

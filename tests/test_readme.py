@@ -12,7 +12,7 @@ import pytest
 
 from conftest import tiny_llama
 from evaluations import write_benchmarks
-from manypaths.cli import main
+from manypaths.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 MODEL = "Qwen/Qwen3-0.6B"

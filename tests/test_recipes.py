@@ -4,10 +4,10 @@ import pytest
 import yaml
 from trl import ModelConfig
 
-from manypaths.arguments import RecipeLoader, parse
-from manypaths.launch import machine_defaults
+from manypaths.cli.launch import machine_defaults
+from manypaths.cli.options import DataArguments, LaunchArguments, RewardArguments
+from manypaths.cli.parser import RecipeLoader, parse
 from manypaths.objectives import resolve
-from manypaths.options import DataArguments, LaunchArguments, RewardArguments
 from manypaths.training.grpo import GRPOConfig
 from manypaths.training.rewards import resolve_reward
 from manypaths.training.run import column_map

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluations import read_rows, write_rows
-from manypaths.cli import main
+from manypaths.cli.main import main
 
 PROBLEMS = [
     {"id": "p1", "problem": "1 + 1?", "answer": "2"},

@@ -77,7 +77,8 @@ def test_verbs_and_options():
     """An option is a promise too. Before adding one: can an objective's hyper-parameter or TRL's option do it?"""
     import trl
 
-    from manypaths import cli, options
+    from manypaths.cli import main as cli
+    from manypaths.cli import options
     from manypaths.training.grpo import GRPOConfig
 
     assert list(cli.VERBS) == ["quickstart", "sft", "grpo", "eval", "report", "objectives"]

@@ -9,17 +9,17 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from .device import default_device
-from .evaluation.prompts import encode_prompts, is_conversation
+from .cli.options import SamplingArguments
+from .data.formats import check_tokenizer_fits
+from .data.sources import one_line, read_text
 from .evaluation.results import fingerprint, weights_fingerprint
 from .evaluation.run import draw_missing, task_settings
-from .evaluation.samples import Backend, check_context, requests_for
-from .evaluation.sampling import transformers_backend
 from .evaluation.store import SAMPLES, SETTINGS, SampleStore
 from .evaluation.tasks import Task
-from .options import SamplingArguments
-from .sources import one_line, read_text
-from .training.data import check_tokenizer_fits
+from .generation.prompts import encode_prompts, is_conversation
+from .generation.samples import Backend, check_context, requests_for
+from .generation.transformers_backend import transformers_backend
+from .models.device import default_device
 
 
 def load_model(path: str, dtype: str) -> Any:
@@ -127,7 +127,7 @@ def open_backend(plan: Plan) -> Backend:
     model, tokenizer, options = plan.model, plan.tokenizer, plan.options
     if options.backend == "transformers":
         return transformers_backend(load_model(model, plan.dtype), tokenizer, options.batch_size)
-    from .evaluation.vllm_sampling import vllm_backend
+    from .generation.vllm_backend import vllm_backend
 
     return vllm_backend(
         model,

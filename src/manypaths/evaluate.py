@@ -9,27 +9,27 @@ from typing import Any
 
 from datasets import Dataset
 
-from .arguments import json_mapping
-from .device import default_device, free_memory
+from .cli.options import EvalArguments, SamplingArguments
+from .cli.parser import json_mapping
+from .data.formats import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks
 from .evaluation.diversity import named_encoder
 from .evaluation.ledger import ledger
-from .evaluation.prompts import Prompt
 from .evaluation.results import earlier_results, joined_results, record, weights_fingerprint, write_results
 from .evaluation.reward_model import scorer as reward_scorer
 from .evaluation.run import Grader, check_same_problems, evaluate_tasks
-from .evaluation.samples import Sample, Sampling
 from .evaluation.scoring import Grades, by_gold, check_same_grader, grade_by_reward
 from .evaluation.store import locked
 from .evaluation.tasks import Task, benchmark_tasks, read_temperatures
 from .evaluation.tokens import token_evidence
-from .options import EvalArguments, SamplingArguments
+from .generation.prompts import Prompt
+from .generation.samples import Sample, Sampling
+from .models.device import default_device, free_memory
+from .models.lm_head import plain_head
 from .rescore import evaluate_recorded, judges, regrade
-from .training.data import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .training.evidence import prepared_batches, row_statistics
 from .training.grpo import call, grade
-from .training.lm_head import plain_head
 from .training.rewards import REWARDS, Reward, resolve_reward
 from .training.run import check_model, column_map
 
@@ -152,8 +152,8 @@ def given_options(options: EvalArguments, sampling: SamplingArguments) -> list[s
 
 
 def evaluate_world(options: EvalArguments, sampling: SamplingArguments) -> Iterator[dict[str, Any]]:
-    from .playground import WORLDS, evaluate
-    from .playground.tokenizer import VOCABULARY
+    from .worlds import WORLDS, evaluate
+    from .worlds.tokenizer import VOCABULARY
 
     if options.world not in WORLDS:
         raise ValueError(f"Unknown world {options.world!r}; choose one of {', '.join(WORLDS)}.")

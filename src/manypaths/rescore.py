@@ -6,18 +6,18 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from .cli.options import EvalArguments
+from .data.sources import json_lines, read_text
 from .evaluation.diversity import named_encoder
-from .evaluation.recorded import read_recorded
 from .evaluation.results import fingerprint, joined_results, record
 from .evaluation.reward_model import scorer as reward_scorer
 from .evaluation.run import PROBLEMS, check_same_problems, evaluate_tasks, samples_of, stored_problems
-from .evaluation.samples import Sample, Sampling
 from .evaluation.scoring import by_gold, check_same_grader
 from .evaluation.store import SAMPLES, SampleKey, SampleStore, read_samples
 from .evaluation.tasks import Task
-from .options import EvalArguments
+from .generation.precomputed import read_recorded
+from .generation.samples import Sample, Sampling
 from .report.compare import RESULTS, load_results
-from .sources import json_lines, read_text
 
 SAMPLING = [field.name for field in fields(Sampling)]
 

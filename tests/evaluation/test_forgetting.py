@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from conftest import CHAT_TEMPLATE, WORDS, tiny_llama
-from manypaths.cli import main
+from manypaths.cli.main import main
 from manypaths.evaluation import forgetting as subject
 from manypaths.evaluation.forgetting import SUITE, forgetting
 from manypaths.evaluation.intervals import student_t_quantile

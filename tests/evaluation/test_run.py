@@ -3,10 +3,10 @@ import pytest
 from evaluations import read_rows, write_rows
 from manypaths.evaluation.benchmarks import Problem
 from manypaths.evaluation.run import draw_missing, evaluate_tasks, samples_of, stored_problems, task_settings
-from manypaths.evaluation.samples import Backend, Sample, Sampling
 from manypaths.evaluation.scoring import by_gold
 from manypaths.evaluation.store import SampleKey, SampleStore, read_samples
 from manypaths.evaluation.tasks import Task
+from manypaths.generation.samples import Backend, Sample, Sampling
 
 PROBLEMS = [Problem("a", "1 + 1?", "2"), Problem("b", "2 + 2?", "4")]
 IDS = [[5, 6], [7, 8, 9]]

@@ -3,8 +3,6 @@ import math
 import pytest
 
 from manypaths.evaluation.benchmarks import Problem
-from manypaths.evaluation.grading import GRADER_VERSION
-from manypaths.evaluation.samples import Sample, Sampling
 from manypaths.evaluation.scoring import (
     by_gold,
     check_same_grader,
@@ -16,6 +14,8 @@ from manypaths.evaluation.scoring import (
     ks,
 )
 from manypaths.evaluation.tasks import Task
+from manypaths.generation.samples import Sample, Sampling
+from manypaths.grading import GRADER_VERSION
 
 TEXTS = [[r"\boxed{2}", r"\boxed{2.0}", r"\boxed{3}", "none"], [r"\boxed{7}"] * 4]
 HOW = {"backend": "recorded", "temperature": None}

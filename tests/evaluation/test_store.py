@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from manypaths.evaluation.samples import Sample
 from manypaths.evaluation.store import SampleKey, SampleStore, locked, read_samples
+from manypaths.generation.samples import Sample
 
 SOURCE = Path(__file__).parents[2] / "src"
 SETTINGS = {"model": "tiny", "sampling": {"temperature": 0.6, "seed": 0}, "limit": None}
 WRITES_WITHOUT_END = """
     import sys, time
-    from manypaths.evaluation.samples import Sample
+    from manypaths.generation.samples import Sample
     from manypaths.evaluation.store import SampleKey, SampleStore
 
     with SampleStore(sys.argv[1], {"model": "tiny"}) as store:

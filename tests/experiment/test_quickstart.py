@@ -15,7 +15,7 @@ from manypaths.experiment.quickstart import EARLY, chosen_methods, plan, quickst
 
 
 def start(folder):
-    command = [sys.executable, "-m", "manypaths.cli", "quickstart", "--objectives", "dft", "--rl_steps", "2"]
+    command = [sys.executable, "-m", "manypaths", "quickstart", "--objectives", "dft", "--rl_steps", "2"]
     return subprocess.Popen(
         [*command, "--output_dir", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

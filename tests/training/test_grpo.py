@@ -2,7 +2,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from manypaths.evaluation.sampling import Sample
+from manypaths.generation.transformers_backend import Sample
 from manypaths.training.grpo import GRPOConfig, grade, train_grpo
 
 PROMPTS = ["one two", "three four five", "six", "seven eight"]

@@ -97,9 +97,9 @@ def test_registered_names_are_functions_with_documentation():
 
 
 def test_countdown_by_name_is_the_playground_s_reward():
-    from manypaths.playground import rl_dataset
-    from manypaths.playground.countdown import solutions
-    from manypaths.playground.tokenizer import as_completion, encode
+    from manypaths.worlds import rl_dataset
+    from manypaths.worlds.countdown import solutions
+    from manypaths.worlds.tokenizer import as_completion, encode
 
     row = rl_dataset("recall")[0]
     right = solutions((tuple(row["numbers"]), row["target"]), row["notation"])[0]

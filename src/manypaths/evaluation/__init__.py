@@ -1,6 +1,7 @@
 """Measuring a model from its samples: grading, accuracy at k, voting, diversity, and honest intervals."""
 
-from manypaths.evaluation.diversity import (
+from ..grading import Verdict, grade, grade_many
+from .diversity import (
     corpus_diversity,
     distinct_n,
     embedding_diversity,
@@ -8,8 +9,7 @@ from manypaths.evaluation.diversity import (
     self_bleu_single_reference,
     vendi_score,
 )
-from manypaths.evaluation.grading import Verdict, grade, grade_many
-from manypaths.evaluation.intervals import (
+from .intervals import (
     Interval,
     bootstrap_interval,
     macro_paired_test,
@@ -18,7 +18,7 @@ from manypaths.evaluation.intervals import (
     paired_test,
     share_interval,
 )
-from manypaths.evaluation.metrics import (
+from .metrics import (
     answer_entropy,
     avg_at_k,
     best_of_n,
@@ -28,7 +28,7 @@ from manypaths.evaluation.metrics import (
     pass_at_k_curve,
     samples_to_match,
 )
-from manypaths.evaluation.voting import answer_classes, maj_at_k
+from .voting import answer_classes, maj_at_k
 
 __all__ = [
     "Interval",

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from ..data.sources import json_kind, json_lines, looks_like_file, read_source, read_text
 from ..functions import did_you_mean
-from ..sources import json_kind, json_lines, looks_like_file, read_source, read_text
-from .samples import Sampling
+from ..generation.samples import Sampling
 
 INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
@@ -310,7 +310,7 @@ def after_hashes(text: str) -> str:
 
 
 def boxed(text: str) -> str:
-    from .grading import extract
+    from ..grading import extract
 
     found = extract(text, "strict")
     return text if found is None else found

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..device import default_device
 from ..functions import import_function
-from .prompts import Prompt, is_conversation
+from ..generation.prompts import Prompt, is_conversation
+from ..models.device import default_device
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 

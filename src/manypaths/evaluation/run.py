@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..sources import json_lines, read_text
+from ..data.sources import json_lines, read_text
+from ..generation.samples import Backend, Request, Sample, requests_for, with_progress
 from .benchmarks import Problem
 from .results import fingerprint, write_lines
-from .samples import Backend, Request, Sample, requests_for, with_progress
 from .scoring import Grades, evaluate_task
 from .store import SampleKey, SampleStore
 from .tasks import Task

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from ..generation.samples import Sample
+from ..grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, weakly_gradable
 from .benchmarks import Problem, conflicting
 from .diversity import TOKENIZERS, corpus_score, diversity_per_prompt
-from .grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, weakly_gradable
 from .intervals import bootstrap_interval, share_interval
 from .metrics import answer_entropy, avg_at_k, best_of_n, distinct_answers, expected_max, pass_at_k_curve
 from .results import Score, as_score, fingerprint
-from .samples import Sample
 from .tasks import Task
 from .voting import SUBSETS, answer_classes_of_all, maj_at_k
 

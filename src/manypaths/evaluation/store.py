@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ..sources import json_object
+from ..data.sources import json_object
+from ..generation.samples import Sample
 from .results import NO_ROOM, json_text, write_whole
-from .samples import Sample
 
 SAMPLES = "samples.jsonl"
 SETTINGS = "samples.meta.json"

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from ..generation.prompts import Prompt
+from ..generation.samples import Sampling
 from .benchmarks import Benchmark, Problem
-from .prompts import Prompt
-from .samples import Sampling
 
 SWEEP_SAMPLES = 8
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..objectives import resolve
-from ..training.run_folder import check_output_dir, record_run
+from ..run_folder import check_output_dir, record_run
 from .progress import progress
 from .stages import Stage, run_stages
 
@@ -65,8 +65,8 @@ def quickstart(
     Returns: the content of results.json.
     Raises ValueError for an unknown world or objective, or an output folder that holds another run.
     """
-    from ..playground.world import resolve_world
     from ..report import print_table, write_report
+    from ..worlds.world import resolve_world
 
     resolve_world(world)
     if seeds < 1 or rl_steps < 0 or workers < 1:
@@ -128,7 +128,7 @@ class Run:
 
 def plan(world: str, methods: list[Method], seeds: list[int], rl_steps: int) -> list[Run]:
     """Every run of the comparison, CE first since the sharpened control needs its pass@1."""
-    from ..playground.model import checkpoint_path
+    from ..worlds.model import checkpoint_path
 
     environment = {name: version(name) for name in LIBRARIES}
     weights = {"base": sha256(checkpoint_path(world).read_bytes())}

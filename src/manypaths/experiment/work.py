@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM
 
-from ..playground import (
+from ..worlds import (
     WORLDS,
     countdown_reward,
     evaluate,
@@ -22,7 +22,7 @@ from ..playground import (
     sft_dataset,
     sharpen,
 )
-from ..playground.tokenizer import build_tokenizer
+from ..worlds.tokenizer import build_tokenizer
 
 Parents = tuple[tuple[Path, dict[str, Any]], ...]
 QUIET = {

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from manypaths.report.compare import check_report_folder, load_results, report, write_evaluation_report
-from manypaths.report.evaluation_terminal import print_evaluation
-from manypaths.report.html import report_html
-from manypaths.report.markdown import report_markdown, study_markdown
-from manypaths.report.plots import plots_of, save_plots
-from manypaths.report.reading import Reading, readings
-from manypaths.report.summary import check_runs, summarize
-from manypaths.report.terminal import print_table
+from .compare import check_report_folder, load_results, report, write_evaluation_report
+from .evaluation_terminal import print_evaluation
+from .html import report_html
+from .markdown import report_markdown, study_markdown
+from .plots import plots_of, save_plots
+from .reading import Reading, readings
+from .summary import check_runs, summarize
+from .terminal import print_table
 
 __all__ = [
     "Reading",

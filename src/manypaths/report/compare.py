@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from manypaths.report.evaluation_page import Digest, digest, evaluation_html, evaluation_markdown
-from manypaths.report.evaluation_plots import evaluation_plots
-from manypaths.report.evaluation_summary import check_result
-from manypaths.report.evaluation_terminal import print_digest
-from manypaths.report.plots import save_plots
+from .evaluation_page import Digest, digest, evaluation_html, evaluation_markdown
+from .evaluation_plots import evaluation_plots
+from .evaluation_summary import check_result
+from .evaluation_terminal import print_digest
+from .plots import save_plots
 
 RESULTS = "results.json"
 

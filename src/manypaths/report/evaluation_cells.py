@@ -1,8 +1,8 @@
 """Scores with their intervals as cells of a table."""
 
-from manypaths.evaluation.intervals import Interval
-from manypaths.report.layout import PLUS_MINUS, Cell
-from manypaths.report.wording import Score, number
+from ..evaluation.intervals import Interval
+from .layout import PLUS_MINUS, Cell
+from .wording import Score, number
 
 LOPSIDED = 0.1  # of an interval's width: how far its middle may lie from the value before its limits are shown
 

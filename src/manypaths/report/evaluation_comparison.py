@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from manypaths.evaluation.intervals import Interval, PairedTest, macro_paired_test, paired_test
-from manypaths.evaluation.matched import Curve, Matched, matched_difference
-from manypaths.report.evaluation_summary import (
+from ..evaluation.intervals import Interval, PairedTest, macro_paired_test, paired_test
+from ..evaluation.matched import Curve, Matched, matched_difference
+from .evaluation_summary import (
     Entry,
     Evaluation,
     Evaluations,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from manypaths.report.evaluation_summary import (
+from .evaluation_summary import (
     TRUSTED,
     Entry,
     Evaluation,
@@ -15,9 +15,9 @@ from manypaths.report.evaluation_summary import (
     unknown_heat,
     untrusted,
 )
-from manypaths.report.evaluation_tables import DAGGER, entry_row
-from manypaths.report.evaluation_wording import CUT, RATES, benchmark_label
-from manypaths.report.layout import Cell, Row, Table, flat
+from .evaluation_tables import DAGGER, entry_row
+from .evaluation_wording import CUT, RATES, benchmark_label
+from .layout import Cell, Row, Table, flat
 
 # every other way of sampling should be shared by rows that are compared
 MAY_DIFFER = ("backend", "temperature", "seed")

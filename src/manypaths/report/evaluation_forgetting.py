@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from manypaths.report.evaluation_cells import interval_cell, signed_cell
-from manypaths.report.evaluation_summary import Evaluations, score_of
-from manypaths.report.evaluation_wording import TAX_TEXT, task_label
-from manypaths.report.layout import Cell, Row, Table
-from manypaths.report.wording import Score
+from .evaluation_cells import interval_cell, signed_cell
+from .evaluation_summary import Evaluations, score_of
+from .evaluation_wording import TAX_TEXT, task_label
+from .layout import Cell, Row, Table
+from .wording import Score
 
 PERCENT = Score("", "", 100, 1, "")
 COLUMNS = [

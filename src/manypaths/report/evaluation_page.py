@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from manypaths.evaluation.intervals import Interval
-from manypaths.evaluation.matched import Matched
-from manypaths.report.evaluation_comparison import Comparison, LeftOut, compare, matched
-from manypaths.report.evaluation_conditions import Alert, alerts, benchmark_facts, facts, trust_table
-from manypaths.report.evaluation_forgetting import forgetting_table
-from manypaths.report.evaluation_summary import Entry, Evaluations, averages, gather, is_recorded, unknown_heat
-from manypaths.report.evaluation_tables import (
+from ..evaluation.intervals import Interval
+from ..evaluation.matched import Matched
+from .evaluation_comparison import Comparison, LeftOut, compare, matched
+from .evaluation_conditions import Alert, alerts, benchmark_facts, facts, trust_table
+from .evaluation_forgetting import forgetting_table
+from .evaluation_summary import Entry, Evaluations, averages, gather, is_recorded, unknown_heat
+from .evaluation_tables import (
     all_scores,
     benchmark_table,
     curve_table,
@@ -22,7 +22,7 @@ from manypaths.report.evaluation_tables import (
     other_tables,
     p_value_table,
 )
-from manypaths.report.evaluation_wording import (
+from .evaluation_wording import (
     DIVERSITY_TEXT,
     FORGETTING_TEXT,
     PAIRS_TEXT,
@@ -30,10 +30,10 @@ from manypaths.report.evaluation_wording import (
     TRUST_TEXT,
     benchmark_label,
 )
-from manypaths.report.html import html_definitions, html_details, html_drawing, html_page, html_table
-from manypaths.report.layout import Table
-from manypaths.report.markdown import markdown_table, markdown_text
-from manypaths.report.plots import Plot
+from .html import html_definitions, html_details, html_drawing, html_page, html_table
+from .layout import Table
+from .markdown import markdown_table, markdown_text
+from .plots import Plot
 
 FEW_TEMPERATURES = (
     "More diverse, or only hotter? This comparison needs at least two temperatures of each model: evaluate with "

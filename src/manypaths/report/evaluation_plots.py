@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from manypaths.evaluation.intervals import Interval, mean_of_intervals
-from manypaths.report.evaluation_comparison import AVERAGE, curve_benchmarks, heated
-from manypaths.report.evaluation_forgetting import forgetting_of
-from manypaths.report.evaluation_summary import (
+from ..evaluation.intervals import Interval, mean_of_intervals
+from .evaluation_comparison import AVERAGE, curve_benchmarks, heated
+from .evaluation_forgetting import forgetting_of
+from .evaluation_summary import (
     Entry,
     Evaluations,
     drawn_entries,
@@ -18,7 +18,7 @@ from manypaths.report.evaluation_summary import (
     headline,
     score_of,
 )
-from manypaths.report.evaluation_wording import (
+from .evaluation_wording import (
     ACCURACY_TEXT,
     CURVES,
     DIVERSITY,
@@ -33,7 +33,7 @@ from manypaths.report.evaluation_wording import (
     family_ks,
     task_label,
 )
-from manypaths.report.plots import GREY, INK, MORE_COLORS, PAPER, SETTINGS, Plot, place_labels
+from .plots import GREY, INK, MORE_COLORS, PAPER, SETTINGS, Plot, place_labels
 
 COLORS = (INK, "#2f7fc1", "#d9641e", "#1b9a74", "#b5559a", *MORE_COLORS)
 MARKERS = ("o", "s", "D", "^", "v", "P")

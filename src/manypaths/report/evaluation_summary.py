@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manypaths.evaluation.benchmarks import BENCHMARKS
-from manypaths.evaluation.intervals import Interval, mean_of_intervals
-from manypaths.evaluation.results import SCHEMA
+from ..evaluation.benchmarks import BENCHMARKS
+from ..evaluation.intervals import Interval, mean_of_intervals
+from ..evaluation.results import SCHEMA
 
 PARTS = ("evaluations", "tokens", "ledger", "evaluation", "forgetting")
 KEYS = ("benchmark", "temperature", "metric", "scores", "per_problem", "num_problems", "prompt_hash")

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from manypaths.evaluation.intervals import Interval, mean_of_intervals
-from manypaths.evaluation.matched import Matched
-from manypaths.report.evaluation_cells import interval_cell, signed_cell, spread
-from manypaths.report.evaluation_comparison import AVERAGE, Comparison, LeftOut, curve_benchmarks
-from manypaths.report.evaluation_summary import (
+from ..evaluation.intervals import Interval, mean_of_intervals
+from ..evaluation.matched import Matched
+from .evaluation_cells import interval_cell, signed_cell, spread
+from .evaluation_comparison import AVERAGE, Comparison, LeftOut, curve_benchmarks
+from .evaluation_summary import (
     TRUSTED,
     Entry,
     Evaluation,
@@ -18,7 +18,7 @@ from manypaths.report.evaluation_summary import (
     sampled_often,
     score_of,
 )
-from manypaths.report.evaluation_wording import (
+from .evaluation_wording import (
     CURVES,
     DIVERSITY,
     FAMILY_NOTE,
@@ -28,8 +28,8 @@ from manypaths.report.evaluation_wording import (
     evaluation_score,
     family_ks,
 )
-from manypaths.report.layout import Cell, Row, Table
-from manypaths.report.wording import Score, number
+from .layout import Cell, Row, Table
+from .wording import Score, number
 
 DAGGER = "\u2020"
 PERCENT = Score("", "", 100, 1, "")

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from manypaths.report.evaluation_conditions import Alert, trust_table
-from manypaths.report.evaluation_forgetting import forgetting_table
-from manypaths.report.evaluation_page import FEW_TEMPERATURES, Digest, digest, lead, uncompared
-from manypaths.report.evaluation_tables import (
+from .evaluation_conditions import Alert, trust_table
+from .evaluation_forgetting import forgetting_table
+from .evaluation_page import FEW_TEMPERATURES, Digest, digest, lead, uncompared
+from .evaluation_tables import (
     benchmark_table,
     curve_table,
     difference_table,
@@ -19,8 +19,8 @@ from manypaths.report.evaluation_tables import (
     matched_table,
     other_tables,
 )
-from manypaths.report.evaluation_wording import INTERVALS, benchmark_label
-from manypaths.report.layout import PLUS_MINUS, Cell, Table
+from .evaluation_wording import INTERVALS, benchmark_label
+from .layout import PLUS_MINUS, Cell, Table
 
 LABEL_WIDTH = 18  # longer names continue on the next line
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from manypaths.report.wording import Score, score_for
+from .wording import Score, score_for
 
 BENCHMARK_LABELS = {
     "aime24": "AIME 2024",

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from manypaths.report.layout import Cell, Row, Table
-from manypaths.report.plots import Plot, inline_svg
-from manypaths.report.reading import VERDICTS, Reading, readings
-from manypaths.report.style import CSS
-from manypaths.report.summary import check_runs
-from manypaths.report.tables import columns_of, conditions, facts, method_notes, tables_of
-from manypaths.report.wording import READING_HELP, world_story
+from .layout import Cell, Row, Table
+from .plots import Plot, inline_svg
+from .reading import VERDICTS, Reading, readings
+from .style import CSS
+from .summary import check_runs
+from .tables import columns_of, conditions, facts, method_notes, tables_of
+from .wording import READING_HELP, world_story
 
 
 def report_html(results: Mapping, plots: Sequence[Plot]) -> str:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from manypaths.report.layout import Cell, Row, Table
-from manypaths.report.reading import Reading, readings
-from manypaths.report.summary import check_runs
-from manypaths.report.tables import conditions, facts, method_notes, tables_of
-from manypaths.report.wording import READING_HELP, world_story
+from .layout import Cell, Row, Table
+from .reading import Reading, readings
+from .summary import check_runs
+from .tables import conditions, facts, method_notes, tables_of
+from .wording import READING_HELP, world_story
 
 # what starts code, links, tags, entities, emphasis, struck text or another cell
 SPECIAL = re.compile(r"[\\`|~]|\](?=\()|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")

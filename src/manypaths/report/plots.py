@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from manypaths.report.summary import (
+from .summary import (
     Estimate,
     estimate,
     methods_of,
@@ -19,7 +19,7 @@ from manypaths.report.summary import (
     short_label_of,
     stages_of,
 )
-from manypaths.report.wording import CONTROLS, STAGES, pass_ks, score_for
+from .wording import CONTROLS, STAGES, pass_ks, score_for
 
 INK, LINE, PAPER, GREY = "#1f2328", "#d5d9df", "#fefefe", "#868c95"
 THEME_COLORS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)", GREY: "var(--grey)"}

@@ -7,7 +7,7 @@ Each sentence names the cheap control that a reader should compare with, and the
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from manypaths.report.summary import (
+from .summary import (
     Efficiency,
     Estimate,
     check_runs,
@@ -18,7 +18,7 @@ from manypaths.report.summary import (
     score_keys,
     short_label_of,
 )
-from manypaths.report.wording import BASELINE, LABELS, STAGES, number, pass_ks, score_for
+from .wording import BASELINE, LABELS, STAGES, number, pass_ks, score_for
 
 VERDICTS = {
     "visible": "Visible here",

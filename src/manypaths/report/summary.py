@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from manypaths.evaluation.intervals import mean_interval, paired_interval
-from manypaths.evaluation.metrics import match_share, pass_at_k_curve
-from manypaths.report.wording import BASELINE, LABELS, ROW_ORDER
+from ..evaluation.intervals import mean_interval, paired_interval
+from ..evaluation.metrics import match_share, pass_at_k_curve
+from .wording import BASELINE, LABELS, ROW_ORDER
 
 PER_PROMPT_NAMES = {"distinct_correct": "num_distinct"}
 NUM_RESAMPLES = 2000

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from manypaths.report.layout import PLUS_MINUS, Cell, Row, Table, flat
-from manypaths.report.summary import (
+from .layout import PLUS_MINUS, Cell, Row, Table, flat
+from .summary import (
     Efficiency,
     Estimate,
     difference,
@@ -16,7 +16,7 @@ from manypaths.report.summary import (
     seeds_of,
     stages_of,
 )
-from manypaths.report.wording import (
+from .wording import (
     BASELINE,
     CONTROLS,
     DIFFERENCE_NOTE,

@@ -8,11 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from manypaths.report.layout import PLUS_MINUS
-from manypaths.report.reading import VERDICTS, readings
-from manypaths.report.summary import check_runs, estimate, methods_of, score_keys, short_label_of, stages_of
-from manypaths.report.tables import conditions
-from manypaths.report.wording import BASELINE, CONTROLS, OVER, Score, number, pass_ks, score_for
+from .layout import PLUS_MINUS
+from .reading import VERDICTS, readings
+from .summary import check_runs, estimate, methods_of, score_keys, short_label_of, stages_of
+from .tables import conditions
+from .wording import BASELINE, CONTROLS, OVER, Score, number, pass_ks, score_for
 
 ARROW = "\u2192"
 VERDICT_STYLES = {

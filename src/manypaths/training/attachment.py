@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..models.lm_head import HeadHook, hidden_states_of, plain_head
+from ..models.reference_model import check_same_vocabulary, frozen_copy
 from ..objectives import Objective, resolve
-from .lm_head import HeadHook, hidden_states_of, plain_head
 from .reduction import reduce, token_losses
-from .reference_model import check_same_vocabulary, frozen_copy
 
 
 def attach(

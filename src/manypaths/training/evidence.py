@@ -9,10 +9,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
-from .data import check_trained_tokens
-from .lm_head import HeadHook, hidden_states_of
+from ..data.formats import check_trained_tokens
+from ..models.lm_head import HeadHook, hidden_states_of
+from ..models.reference_model import check_same_vocabulary
 from .reduction import LOGGED, statistics_of
-from .reference_model import check_same_vocabulary
 
 
 def prepared_batches(

@@ -14,9 +14,9 @@ from datasets import Dataset
 from torch import nn
 from transformers import TrainerCallback
 
-from ..evaluation.prompts import is_conversation
-from ..evaluation.sampling import Sample, Sampling, sample
-from .data import check_tokenizer_fits
+from ..data.formats import check_tokenizer_fits
+from ..generation.prompts import is_conversation
+from ..generation.transformers_backend import Sample, Sampling, sample
 from .rewards import Reward, resolve_reward
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..evaluation.grading import extract, grade_many
 from ..functions import did_you_mean, import_function
+from ..grading import extract, grade_many
 
 Reward = Callable[..., list[float]]
 
@@ -14,13 +14,13 @@ COUNTDOWN_COLUMNS = ("numbers", "target", "notation")
 
 def countdown(completions: Sequence[Any], **columns: Any) -> list[float]:
     """1 for an expression that uses the playground problem's numbers once each and hits the target."""
-    from manypaths.playground import countdown_reward
+    from ..worlds import countdown_reward
 
     missing = [name for name in COUNTDOWN_COLUMNS if columns.get(name) is None]
     if missing:
         raise ValueError(
             f"The countdown reward needs columns {', '.join(COUNTDOWN_COLUMNS)}; the data lacks {', '.join(missing)}. "
-            "It is for the built-in worlds (manypaths.playground.rl_dataset)."
+            "It is for the built-in worlds (manypaths.worlds.rl_dataset)."
         )
     return countdown_reward(completions=completions, **columns)
 

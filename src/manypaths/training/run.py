@@ -8,21 +8,21 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
-from ..arguments import json_mapping
-from ..evaluation.prompts import is_conversation
-from ..objectives import resolve
-from ..options import DataArguments, RewardArguments
-from ..sources import one_line
-from .attachment import check_top_k
-from .data import (
+from ..cli.options import DataArguments, RewardArguments
+from ..cli.parser import json_mapping
+from ..data.formats import (
     PROMPT_FORMATS,
     SFT_FORMATS,
     check_tokenizer_fits,
     load_training_data,
 )
+from ..data.sources import one_line
+from ..generation.prompts import is_conversation
+from ..objectives import resolve
+from ..run_folder import RecordRun, check_output_dir, data_fingerprint, nothing_left_on_failure
+from .attachment import check_top_k
 from .grpo import GRPOConfig, train_grpo
 from .rewards import resolve_reward
-from .run_folder import RecordRun, check_output_dir, data_fingerprint, nothing_left_on_failure
 from .sft import SFTConfig, SFTTrainer
 
 FINGERPRINT = (

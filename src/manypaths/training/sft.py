@@ -21,18 +21,18 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
+from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
-from ..modes import evaluating
+from ..models.lm_head import HeadHook
+from ..models.modes import evaluating
+from ..models.reference_model import reference_of
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
+from ..run_folder import nothing_left_on_failure
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
-from .data import check_tokenizer_fits, check_trained_tokens
-from .lm_head import HeadHook
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import statistics_of, token_losses
-from .reference_model import reference_of
-from .run_folder import nothing_left_on_failure
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""The command line: `main.py` names the subcommands, `parser.py` reads options and recipes, `launch.py` starts processes."""

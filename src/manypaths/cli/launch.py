@@ -1,0 +1,60 @@
+"""One process or several: the machine's defaults, and starting a verb again under accelerate."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from .options import LaunchArguments
+
+MARK = "MANYPATHS_LAUNCHED"
+
+
+def machine_defaults() -> dict[str, Any]:
+    """TRL's default is bf16 on a GPU, which fails on a machine that has none; such a machine gets float32."""
+    import torch
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    if is_torch_bf16_gpu_available():
+        return {}
+    return {"bf16": False, "use_cpu": not torch.accelerator.is_available()}
+
+
+def needed(processes: LaunchArguments) -> bool:
+    """Whether this process has to be replaced by several: asked for, or several GPUs are visible.
+
+    Never inside a launched process (ours, `accelerate launch` or `torchrun`).
+    """
+    import torch
+
+    if MARK in os.environ or "LOCAL_RANK" in os.environ:
+        return False
+    return any(value is not None for value in asdict(processes).values()) or torch.cuda.device_count() > 1
+
+
+def start(verb: str, argv: list[str], processes: LaunchArguments) -> None:
+    """Run the verb under `accelerate launch` and end this process with its exit code."""
+    code = subprocess.run(command(verb, argv, processes), env={**os.environ, MARK: "1"}).returncode
+    sys.exit(code)
+
+
+def command(verb: str, argv: list[str], processes: LaunchArguments) -> list[str]:
+    """The command line of the launch; the verb keeps its own, and ignores the launch options in it.
+
+    accelerate starts one process per GPU; it has no such mode for CPUs, where torchrun is used.
+    Raises ValueError for an accelerate configuration that is neither a file nor one of TRL's names.
+    """
+    import torch
+    from trl.cli.accelerate_config import resolve_accelerate_config_argument
+
+    given = {name: value for name, value in asdict(processes).items() if value is not None}
+    program = ["-m", "manypaths", verb, *argv]
+    if not torch.accelerator.is_available() and set(given) == {"num_processes"}:
+        count = str(given["num_processes"])
+        return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", count, *program]
+    if "accelerate_config" not in given:
+        given = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no", **given}
+    options = [token for name, value in given.items() for token in (f"--{name}", str(value))]
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    return [*launcher, *resolve_accelerate_config_argument(options), *program]

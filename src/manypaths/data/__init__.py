@@ -1,0 +1,1 @@
+"""Rows from files and hubs, and the formats that training reads."""

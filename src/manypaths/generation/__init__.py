@@ -1,0 +1,1 @@
+"""From requests to samples: transformers, vLLM, or completions that were made elsewhere."""
