@@ -6,7 +6,7 @@ from trl import ModelConfig
 
 from manypaths.cli.launch import machine_defaults
 from manypaths.cli.options import DataArguments, LaunchArguments, RewardArguments
-from manypaths.cli.parser import RecipeLoader, parse
+from manypaths.config import RecipeLoader, parse
 from manypaths.objectives import resolve
 from manypaths.training.grpo import GRPOConfig
 from manypaths.training.rewards import resolve_reward

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from .cli.options import EvalArguments, SamplingArguments
-from .cli.parser import json_mapping
+from .config import json_mapping
 from .data.formats import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from .drawing import draw, load_model, load_tokenizer, plan_draws
 from .evaluation.benchmarks import Problem, check_names, load_problems, open_ended, resolve_benchmarks

@@ -1,114 +1,283 @@
-"""One output folder, one run: a small file remembers which settings the folder belongs to."""
+"""One output folder, one run: locked while it works, and one small file remembers what the folder belongs to.
 
+Every subcommand that writes a folder goes through `RunFolder`. Two runs never write to one folder, a folder never mixes
+results of different settings, and files appear whole or not at all.
+"""
+
+import dataclasses
+import enum
+import errno
 import hashlib
 import json
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
-
 RUN_FILE = "manypaths_run.json"
-WEIGHT_FILES = ("*.safetensors", "*.bin", "checkpoint-*")
+LOCK = ".lock"
+SHOWN = 5  # differing settings in one message
+
+# What says where results go, how they are shown and who is told: a run stays the same run when these change.
+UNIMPORTANT = frozenset(
+    "output_dir overwrite_output_dir resume_from_checkpoint report_to run_name disable_tqdm project label stage train_seed "
+    "push_to_hub save_total_limit save_strategy save_steps save_only_model save_safetensors save_on_each_node "
+    "restore_callback_states_from_checkpoint accelerate_config main_process_ip main_process_port machine_rank".split()
+)
+# Settings that may name local files or folders: what these hold counts, not where they lie.
+PATHS = frozenset(
+    "model_name_or_path dataset_name eval_dataset_name reference chat_template_path benchmarks prompts data_dir task_dir "
+    "completions reward_model embedding_model".split()
+)
+UNIMPORTANT_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub_", "trackio_", "vllm_server_", "include_")
 
 
-def check_output_dir(path: str | Path, fingerprint: Mapping[str, Any]) -> Path | None:
-    """Whether a run with these settings may use the folder; writes nothing.
+class RunFolder:
+    """The output folder of one run, locked while it is open; use it as a context manager.
 
     Args:
-        fingerprint: the settings that make the run what it is, JSON values only.
+        path: made when missing; one that got nothing goes again.
+        subcommand: what writes here.
+        settings: JSON values that decide the result; a folder that holds other ones is refused.
+        parts: {name: settings} that may join later. One that is there already must be the same.
 
-    Returns: the newest checkpoint of the same run, if the folder holds one.
-    Raises ValueError when the folder holds another run (the settings that differ are named) or weights of
-    unknown origin.
+    Attributes:
+        notes: JSON values remembered beside the settings, such as the backends that were used.
+
+    Raises:
+        ValueError: the path is a file, another run holds the folder or wrote it, or its record is damaged.
     """
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output folder {folder} is a file; choose another --output_dir.")
-    record = folder / RUN_FILE
-    if record.is_file():
-        stored = read_record(record)
-        different = differences(stored, as_json(fingerprint))
-        if different:
+
+    def __init__(
+        self,
+        path: str | Path,
+        subcommand: str,
+        settings: Mapping[str, Any],
+        parts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.run = as_json({"subcommand": subcommand, "settings": settings, "parts": parts or {}})
+        self.notes: dict[str, Any] = {}
+
+    def __enter__(self) -> "RunFolder":
+        self._lock = locked(self.path)
+        self._lock.__enter__()
+        try:
+            self.check()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+
+    def check(self) -> None:
+        """Compare with what the folder remembers, and take over its parts and notes; writes nothing."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"The output folder {self.path} is a file; choose another --output_dir.")
+        known = read_run(self.path)
+        if known is None:
+            return
+        wanted = {name: self.run[name] for name in ("subcommand", "settings")}
+        changes = differences({name: known[name] for name in wanted}, wanted)
+        changes += differences({name: known["parts"][name] for name in self.run["parts"] if name in known["parts"]},
+                               {name: part for name, part in self.run["parts"].items() if name in known["parts"]})  # fmt: skip
+        if changes:
+            more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             raise ValueError(
-                f"The output folder {folder} holds another run ({'; '.join(different)}). "
+                f"The output folder {self.path} holds another run ({'; '.join(changes[:SHOWN])}{more}). "
                 "Choose another --output_dir, or remove the folder if that run is no longer needed."
             )
-        return newest_checkpoint(folder)
-    weights = sorted(found.name for pattern in WEIGHT_FILES for found in folder.glob(pattern))
-    if weights:
-        raise ValueError(
-            f"The output folder {folder} already holds {weights[0]} of a run that left no {RUN_FILE}. "
-            "Choose another --output_dir."
-        )
-    return None
+        self.run["parts"] = {**known["parts"], **self.run["parts"]}
+        self.notes = {**known["notes"], **self.notes}
+
+    def record(self) -> None:
+        """Claim the folder: from now on it belongs to this run."""
+        text = json.dumps({**self.run, "notes": as_json(self.notes)}, indent=1, sort_keys=True)
+        write_whole(self.path / RUN_FILE, text + "\n")
 
 
-class RecordRun(TrainerCallback):
-    """Claims the output folder for the run when its first step is done: a run that fails at once claims nothing."""
+def read_run(folder: str | Path) -> dict[str, Any] | None:
+    """What a folder remembers of its run: "subcommand", "settings", "parts" and "notes"; None where nothing is.
 
-    def __init__(self, fingerprint: Mapping[str, Any]) -> None:
-        self.fingerprint = fingerprint
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.is_world_process_zero and not Path(args.output_dir, RUN_FILE).exists():
-            record_run(args.output_dir, self.fingerprint)
+    Raises ValueError for a record that cannot be read.
+    """
+    path = Path(folder) / RUN_FILE
+    if not path.is_file():
+        return None
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        return {name: run[name] for name in ("subcommand", "settings", "parts", "notes")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, so its run is unknown. Choose another --output_dir.") from error
 
 
 @contextmanager
-def nothing_left_on_failure(path: str | Path) -> Iterator[None]:
-    """Trainers create their output folder when they are built; a failure before training takes it back."""
-    folder = Path(path)
+def locked(folder: Path) -> Iterator[None]:
+    """The folder, made when missing, for this process alone. One that was made and got nothing goes again.
+
+    The kernel frees the lock when the process ends, however it ends. Raises ValueError where another process holds it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"The output folder {folder} is a file; choose another --output_dir.")
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        yield
-    except BaseException:
-        for place in made:
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
-        raise
-
-
-def record_run(path: str | Path, fingerprint: Mapping[str, Any]) -> None:
-    """Write the settings into the folder; call it on one process."""
-    folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(fingerprint), indent=2, sort_keys=True)
-    (folder / RUN_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    numbered = [found for found in folder.glob("checkpoint-*") if found.name.rpartition("-")[2].isdigit()]
-    return max(numbered, key=lambda found: int(found.name.rpartition("-")[2]), default=None)
-
-
-def data_fingerprint(path_or_hub_id: str | Path) -> str:
-    """The name of the data, and for a file a hash of its content instead of its folder."""
-    path = Path(path_or_hub_id)
-    if not path.is_file():
-        return str(path_or_hub_id)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f"{path.name} sha256:{digest.hexdigest()[:16]}"
-
-
-def read_record(record: Path) -> dict[str, Any]:
     try:
-        stored = json.loads(record.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        stored = None
-    if not isinstance(stored, dict):
-        raise ValueError(f"{record} is damaged, so its run is unknown. Choose another --output_dir.")
-    return stored
+        with (folder / LOCK).open("ab") as file:
+            lock(file.fileno(), folder)
+            yield
+    finally:
+        if made and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            for place in made:
+                if not any(place.iterdir()):
+                    place.rmdir()
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    changed = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
-    return [f"{key}: there {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed]
+def lock(file: int, folder: Path) -> None:
+    """An exclusive lock until the file is closed; ValueError where another process has it."""
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"Another run is writing to {folder}. Wait until it ends, or use another --output_dir."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        warnings.warn(
+            f"{folder} is on a file system without locks: see to it that no second run writes there.", stacklevel=2
+        )
 
 
-def as_json(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(dict(fingerprint), sort_keys=True))
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write beside and move into place, so that a kill or a full disk leaves the old file."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        if error.errno not in NO_ROOM:
+            raise
+        why = "No room to write to; free some space and give the same command again: what is finished stays"
+        raise OSError(error.errno, why, str(path)) from error
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that is always UTF-8: half a surrogate pair, which no encoding takes, is escaped with all the rest."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def settings_of(*configs: Any) -> dict[str, Any]:
+    """What decides the result of a run: every field of the dataclasses but those about output, logging and the hub.
+
+    Local files and folders are replaced by a name for their content, so that a moved file is the same and a changed one
+    is not. Fields that are None are left out, so that a library's new option does not make another run of an old one.
+    """
+    settings = {}
+    for config in configs:
+        for field in dataclasses.fields(config):
+            if field.name in UNIMPORTANT or field.name.startswith(UNIMPORTANT_PREFIXES):
+                continue
+            value = plain(getattr(config, field.name))
+            if value is not None:
+                settings[field.name] = by_content(value) if field.name in PATHS else value
+    return settings
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value if isinstance(value, (bool, int, float, type(None))) else str(value)
+
+
+def by_content(value: Any) -> Any:
+    return [by_content(inner) for inner in value] if isinstance(value, list) else content_fingerprint(value)
+
+
+BLOCKS, BLOCK_BYTES = 64, 1 << 16  # read of a file: a training run or a merged adapter changes some of them
+MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")
+NO_MODEL_FILES = ("results.json", "trainer_state.json", "calibration.json", RUN_FILE)
+
+
+def content_fingerprint(path: str | Path) -> str:
+    """A name for what a file or a folder holds; a hub id, which is neither, is its own name.
+
+    Of a model's folder only the files that make the model count, and the model under an adapter counts, too. Big files
+    are read in blocks spread over them.
+    """
+    place = Path(path)
+    if place.is_file():
+        return f"{place.name} {file_digest(place)[:16]}"
+    if not place.is_dir():
+        return str(path)
+    adapter = place / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
+    is_model = adapter.is_file() or (place / "config.json").is_file()
+    files = [
+        file
+        for file in sorted(place.iterdir() if is_model else place.rglob("*"))
+        if file.is_file()
+        and (not is_model or (file.suffix in MODEL_FILES and file.name not in NO_MODEL_FILES))
+        and not file.name.startswith(".")
+    ]
+    parts = [] if base is None else [content_fingerprint(base)]
+    parts += [[str(file.relative_to(place)), file_digest(file)] for file in files]
+    return fingerprint(parts)[:16]
+
+
+def file_digest(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= BLOCKS * BLOCK_BYTES:
+            digest.update(file.read())
+        else:
+            for block in range(BLOCKS):
+                file.seek((size - BLOCK_BYTES) * block // (BLOCKS - 1))
+                digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """A name for exactly this value (anything JSON can hold)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, sort_keys=True))
+
+
+def differences(known: Any, wanted: Any, name: str = "") -> list[str]:
+    """Each setting that differs, as "name: there value, now value"; names of nested ones are dotted."""
+    if isinstance(known, dict) and isinstance(wanted, dict):
+        changes = []
+        for key in [*known, *(key for key in wanted if key not in known)]:
+            dotted = key if not name or name == "settings" else f"{name}.{key}"
+            changes += differences(known.get(key), wanted.get(key), dotted)
+        return changes
+    return [] if known == wanted else [f"{name}: there {shortened(known)}, now {shortened(wanted)}"]
+
+
+def shortened(value: Any, length: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from manypaths.evaluation import vllm_sampling
+from manypaths.generation import vllm_backend as vllm_sampling
 from manypaths.generation.samples import Request, Sample, Sampling, request_seed, requests_for
 from manypaths.generation.vllm_backend import vllm_backend
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from manypaths.evaluation import vllm_server
+from manypaths.generation import vllm_server
 from manypaths.generation.samples import Request, Sample, Sampling, request_seed, requests_for
 from manypaths.generation.vllm_backend import vllm_backend
 from manypaths.generation.vllm_server import server_backend

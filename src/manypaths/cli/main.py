@@ -22,7 +22,7 @@ from .options import (
     RewardArguments,
     SamplingArguments,
 )
-from .parser import parse
+from ..config import parse
 
 
 def quickstart(argv: list[str]) -> None:

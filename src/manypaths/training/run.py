@@ -9,7 +9,7 @@ from transformers.utils import cached_file
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
 from ..cli.options import DataArguments, RewardArguments
-from ..cli.parser import json_mapping
+from ..config import json_mapping
 from ..data.formats import (
     PROMPT_FORMATS,
     SFT_FORMATS,

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ RecipeLoader.yaml_implicit_resolvers = {
 }
 RecipeLoader.add_implicit_resolver(REPLACED[0], BOOLEAN, list("tTfF"))
 RecipeLoader.add_implicit_resolver(REPLACED[1], FLOAT, list("-+.0123456789"))  # after int: 3 stays whole
+
+
+def helped(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field with its help text; `aliases` are other names of the option."""
+    return field(default=default, metadata={"help": text, **metadata})
 
 
 def parse(dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **defaults: Any) -> tuple[Any, ...]:

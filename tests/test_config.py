@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from manypaths.cli.parser import parse
+from manypaths.config import parse
 
 
 @dataclass
