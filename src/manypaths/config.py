@@ -109,14 +109,18 @@ def read_recipe(path: str) -> dict[str, Any]:
 
 def as_options(parser: argparse.ArgumentParser, recipe: dict[str, Any], path: str) -> list[str]:
     """The recipe as options, checked like a command line; nulls and lists for one value become defaults."""
-    actions = {action.dest: action for action in reversed(parser._actions)}
+    actions = {
+        name.lstrip("-").replace("-", "_"): action
+        for action in reversed(parser._actions)
+        for name in action.option_strings
+    }
     options: list[str] = []
     for key, value in recipe.items():
         if key not in actions:
             raise ValueError(f"{path}: {unknown_message(key, option_names(parser))}")
         action = actions[key]
         if value is None or (isinstance(value, list) and action.nargs is None):
-            parser.set_defaults(**{key: value})
+            parser.set_defaults(**{action.dest: value})
         elif isinstance(value, list):
             options += [f"--{key}", *map(str, value)]
         else:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class RunFolder:
         subcommand: what writes here.
         settings: JSON values that decide the result; a folder that holds other ones is refused.
         parts: {name: settings} that may join later. One that is there already must be the same.
+        leaves: patterns of files that such a run leaves; a folder that has some but no record is refused.
 
     Attributes:
         notes: JSON values remembered beside the settings, such as the backends that were used.
@@ -56,10 +57,13 @@ class RunFolder:
         subcommand: str,
         settings: Mapping[str, Any],
         parts: Mapping[str, Mapping[str, Any]] | None = None,
+        leaves: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
+        self.leaves = leaves
         self.run = as_json({"subcommand": subcommand, "settings": settings, "parts": parts or {}})
         self.notes: dict[str, Any] = {}
+        self.recorded = False
 
     def __enter__(self) -> "RunFolder":
         self._lock = locked(self.path)
@@ -80,6 +84,12 @@ class RunFolder:
             raise ValueError(f"The output folder {self.path} is a file; choose another --output_dir.")
         known = read_run(self.path)
         if known is None:
+            files = sorted(file.name for pattern in self.leaves for file in self.path.glob(pattern))
+            if files:
+                raise ValueError(
+                    f"The output folder {self.path} already holds {files[0]} of a run that left no {RUN_FILE}. "
+                    "Choose another --output_dir."
+                )
             return
         wanted = {name: self.run[name] for name in ("subcommand", "settings")}
         changes = differences({name: known[name] for name in wanted}, wanted)
@@ -98,6 +108,7 @@ class RunFolder:
         """Claim the folder: from now on it belongs to this run."""
         text = json.dumps({**self.run, "notes": as_json(self.notes)}, indent=1, sort_keys=True)
         write_whole(self.path / RUN_FILE, text + "\n")
+        self.recorded = True
 
 
 def read_run(folder: str | Path) -> dict[str, Any] | None:
@@ -123,7 +134,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"The output folder {folder} is a file; choose another --output_dir.")
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = missing(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with (folder / LOCK).open("ab") as file:
@@ -132,9 +143,29 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         if made and [path.name for path in folder.iterdir()] == [LOCK]:
             (folder / LOCK).unlink()
-            for place in made:
-                if not any(place.iterdir()):
-                    place.rmdir()
+        remove_empty(made)
+
+
+@contextmanager
+def nothing_left_on_failure(path: str | Path) -> Iterator[None]:
+    """Trainers create their output folder when they are built; a failure before training takes it back."""
+    made = missing(Path(path))
+    try:
+        yield
+    except BaseException:
+        remove_empty(made)
+        raise
+
+
+def missing(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist yet, innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    for place in folders:
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
 
 
 def lock(file: int, folder: Path) -> None:

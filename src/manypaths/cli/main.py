@@ -1,6 +1,6 @@
-"""`manypaths VERB --config recipe.yaml --key value`: a verb parses its options and calls one function.
+"""`manypaths SUBCOMMAND --config recipe.yaml --key value`: options are parsed and one function is called.
 
-Heavy imports stay inside the verbs, so that help is immediate. A user's mistake (ValueError, OSError,
+Heavy imports stay inside the subcommands, so that help is immediate. A user's mistake (ValueError, OSError,
 ImportError) is one line on stderr and exit code 2; MANYPATHS_DEBUG=1 shows where it came from.
 """
 
@@ -8,78 +8,70 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..functions import did_you_mean
-from .options import (
-    DataArguments,
-    EvalArguments,
-    LaunchArguments,
-    QuickstartArguments,
-    ReportArguments,
-    RewardArguments,
-    SamplingArguments,
-)
 from ..config import parse
+from ..functions import did_you_mean
 
 
 def quickstart(argv: list[str]) -> None:
-    (options,) = parse([QuickstartArguments], argv, "manypaths quickstart")
-    from ..experiment import quickstart
+    from ..experiment import QuickstartConfig, quickstart
 
-    settings = asdict(options)
-    names = settings.pop("objectives")
-    quickstart(objectives=None if names is None else [name.strip() for name in names.split(",")], **settings)
+    quickstart(*parse([QuickstartConfig], argv, "manypaths quickstart"))
+
+
+def experiment(argv: list[str]) -> None:
+    from ..experiment import ExperimentConfig, experiment
+
+    experiment(*parse([ExperimentConfig], named_first(argv, "experiment"), "manypaths experiment"))
+
+
+def world(argv: list[str]) -> None:
+    from ..worlds import WorldConfig, make_world
+
+    make_world(*parse([WorldConfig], named_first(argv, "world"), "manypaths world"))
 
 
 def sft(argv: list[str]) -> None:
-    from trl import ModelConfig
-
-    from ..training.run import end, prepare_sft, sft
-    from ..training.sft import SFTConfig
+    from ..training.run import SFT_OPTIONS, end, prepare_sft, sft
     from . import launch
 
-    types = [DataArguments, SFTConfig, ModelConfig, LaunchArguments]
-    data, config, model, processes = parse(types, argv, "manypaths sft", **launch.machine_defaults())
+    *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **launch.machine_defaults())
     if launch.needed(processes):
-        prepare_sft(data, config, model)
+        prepare_sft(*options)
         launch.start("sft", argv, processes)
     else:
-        end(sft(data, config, model))
+        end(sft(*options))
 
 
 def grpo(argv: list[str]) -> None:
-    from trl import ModelConfig
-
-    from ..training.grpo import GRPOConfig
-    from ..training.run import end, grpo, prepare_grpo
+    from ..training.run import GRPO_OPTIONS, end, grpo, prepare_grpo
     from . import launch
 
-    types = [DataArguments, RewardArguments, GRPOConfig, ModelConfig, LaunchArguments]
-    data, reward, config, model, processes = parse(types, argv, "manypaths grpo", **launch.machine_defaults())
+    types = [*GRPO_OPTIONS, launch.LaunchConfig]
+    *options, processes = parse(types, argv, "manypaths grpo", **launch.machine_defaults())
     if launch.needed(processes):
-        prepare_grpo(data, reward, config, model)
+        prepare_grpo(*options)
         launch.start("grpo", argv, processes)
     else:
-        end(grpo(data, reward, config, model))
+        end(grpo(*options))
 
 
 def evaluate(argv: list[str]) -> None:
-    options, sampling = parse([EvalArguments, SamplingArguments], argv, "manypaths eval")
-    from ..evaluate import evaluate
+    from ..evaluation.pipeline import EVAL_OPTIONS, evaluate
+    from ..report import print_report, write_report
 
-    evaluate(options, sampling)
+    options = parse(EVAL_OPTIONS, argv, "manypaths eval")
+    results = evaluate(*options)
+    print_report(results)
+    print(f"report: {write_report(results, results.folder)}")
 
 
 def report(argv: list[str]) -> None:
-    (options,) = parse([ReportArguments], argv, "manypaths report")
-    if not options.results:
-        raise ValueError("--results is missing: folders of evaluations, the one to compare with first.")
-    from ..report import report
+    from ..report import ReportConfig, report
 
-    report(options.results, options.output_dir)
+    report(*parse([ReportConfig], argv, "manypaths report"))
 
 
 def objectives(argv: list[str]) -> None:
@@ -113,23 +105,27 @@ def objectives(argv: list[str]) -> None:
     Console().print(table)
 
 
-class Verb(NamedTuple):
+class Subcommand(NamedTuple):
     run: Callable[[list[str]], None]
     help: str
+    again: str = ""  # how an interrupted one goes on
 
 
-VERBS = {
-    "quickstart": Verb(quickstart, "SFT, RL and evaluation of several objectives in a built-in world, on a CPU"),
-    "sft": Verb(sft, "fine-tune a model with any objective"),
-    "grpo": Verb(grpo, "reinforcement learning after it"),
-    "eval": Verb(evaluate, "benchmarks, pass@k, diversity and forgetting of a model"),
-    "report": Verb(report, "several evaluations side by side, with paired tests"),
-    "objectives": Verb(objectives, "list the objectives"),
+SAME, CHECKPOINT = " The same command goes on.", " --resume_from_checkpoint true goes on."
+SUBCOMMANDS = {
+    "quickstart": Subcommand(quickstart, "compare objectives in a built-in world, before and after RL, on a CPU", SAME),
+    "experiment": Subcommand(experiment, "compare objectives on your model and data: a YAML file of methods", SAME),
+    "sft": Subcommand(sft, "fine-tune a model with any objective", CHECKPOINT),
+    "grpo": Subcommand(grpo, "reinforcement learning after it", CHECKPOINT),
+    "eval": Subcommand(evaluate, "benchmarks, pass@k, diversity and forgetting of a model", SAME),
+    "report": Subcommand(report, "evaluations and experiments side by side, with paired tests"),
+    "world": Subcommand(world, "write a built-in world: model, data and benchmarks as ordinary files"),
+    "objectives": Subcommand(objectives, "list the objectives"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0, or 2 after a user's mistake."""
+    """Run a subcommand; returns the exit code: 0, 1 where part of an experiment failed, or 2 after a user's mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
@@ -143,36 +139,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, str(Path.cwd()))  # for module:function
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")
     try:
-        verb_of(argv[0]).run(argv[1:])
+        subcommand_of(argv[0]).run(argv[1:])
     except KeyboardInterrupt:
-        again, checkpoint = " The same command goes on.", " --resume_from_checkpoint true goes on."
-        how = {"quickstart": again, "eval": again, "sft": checkpoint, "grpo": checkpoint}.get(argv[0], "")
-        print(f"manypaths {argv[0]}: stopped.{how}", file=sys.stderr)
+        print(f"manypaths {argv[0]}: stopped.{subcommand_of(argv[0]).again}", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MANYPATHS_DEBUG") == "1":
             raise
         complain(argv[0], error)
-        return 2
+        return getattr(error, "exit_code", 2)
     return 0
 
 
 def usage() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name.ljust(width)}  {verb.help}" for name, verb in VERBS.items())
+    width = max(map(len, SUBCOMMANDS))
+    lines = "\n".join(f"  {name.ljust(width)}  {subcommand.help}" for name, subcommand in SUBCOMMANDS.items())
     return (
-        "usage: manypaths VERB [--config RECIPE.yaml] [--key value ...]\n\n"
-        f"{verbs}\n\nmanypaths VERB --help lists the options of a verb; recipes/ holds commented examples."
+        "usage: manypaths SUBCOMMAND [--config RECIPE.yaml] [--key value ...]\n\n"
+        f"{lines}\n\nmanypaths SUBCOMMAND --help lists its options; recipes/ holds commented examples."
     )
 
 
-def verb_of(name: str) -> Verb:
-    if name not in VERBS:
-        raise ValueError(f"there is no such verb. {did_you_mean(name, VERBS)}Verbs: {', '.join(VERBS)}.")
-    return VERBS[name]
+def subcommand_of(name: str) -> Subcommand:
+    if name not in SUBCOMMANDS:
+        known = ", ".join(SUBCOMMANDS)
+        raise ValueError(f"there is no such subcommand. {did_you_mean(name, SUBCOMMANDS)}Subcommands: {known}.")
+    return SUBCOMMANDS[name]
 
 
-def complain(verb: str, error: Exception) -> None:
+def named_first(argv: list[str], option: str) -> list[str]:
+    """`NAME --key value` as `--option NAME --key value`."""
+    return [f"--{option}", *argv] if argv and not argv[0].startswith("-") else argv
+
+
+def complain(subcommand: str, error: Exception) -> None:
     """One line on stderr, from the first process only; errors from other libraries say how to see more."""
     if os.environ.get("RANK", "0") != "0":
         return
@@ -181,4 +181,4 @@ def complain(verb: str, error: Exception) -> None:
         trace = trace.tb_next
     ours = trace is None or Path(__file__).parent.parent in Path(trace.tb_frame.f_code.co_filename).parents
     hint = "" if ours else " (MANYPATHS_DEBUG=1 shows where)"
-    print(f"manypaths {verb}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+    print(f"manypaths {subcommand}: {' '.join(str(error).split())}{hint}", file=sys.stderr)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..models.device import free_memory
+from ..models.loading import free_memory
 from .harness import (
     Model,
     filters_of,

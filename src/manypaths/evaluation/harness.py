@@ -15,7 +15,7 @@ import torch
 from packaging.specifiers import SpecifierSet
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..models.device import default_device
+from ..models.loading import default_device
 
 SUPPORTED = SpecifierSet(">=0.4.12,<0.5")  # the first release with TaskManager.load, up to the next change of API
 BOOTSTRAP_RESAMPLES = 1000  # only for metrics that are not means; means have a closed form

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..functions import import_function
 from ..generation.prompts import Prompt, is_conversation
-from ..models.device import default_device
+from ..models.loading import default_device
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 

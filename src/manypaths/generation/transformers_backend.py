@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from ..models.modes import evaluating
+from ..models.loading import evaluating
 from .prompts import Prompt, encode_prompts
 from .samples import (
     Backend,

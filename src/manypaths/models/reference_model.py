@@ -8,7 +8,7 @@ from torch import nn
 
 from ..engine import Projection
 from .lm_head import HeadHook, hidden_states_of, plain_head
-from .modes import evaluating
+from .loading import evaluating
 
 Reference = Callable[[nn.Module, dict[str, Any]], Projection]  # (the wrapped policy, its inputs) -> [B, S, D] and head
 

@@ -21,6 +21,16 @@ from .rewards import Reward, resolve_reward
 
 
 @dataclass
+class RewardConfig:
+    """What GRPO is rewarded for."""
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={"help": "Rewards, added up: countdown, math, or module:function.", "aliases": ["--reward"]},
+    )
+
+
+@dataclass
 class GRPOConfig(trl.GRPOConfig):
     """TRL's GRPOConfig and the size of the preflight."""
 

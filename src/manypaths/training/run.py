@@ -1,89 +1,62 @@
 """SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer
-from transformers.utils import cached_file
+from transformers import AutoConfig, AutoTokenizer, TrainerCallback
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
 
-from ..cli.options import DataArguments, RewardArguments
 from ..config import json_mapping
-from ..data.formats import (
-    PROMPT_FORMATS,
-    SFT_FORMATS,
-    check_tokenizer_fits,
-    load_training_data,
-)
-from ..data.sources import one_line
+from ..data.config import DataConfig
+from ..data.formats import PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from ..generation.prompts import is_conversation
+from ..models.loading import check_model
 from ..objectives import resolve
-from ..run_folder import RecordRun, check_output_dir, data_fingerprint, nothing_left_on_failure
+from ..grading.graders import resolve_grader
+from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
-from .grpo import GRPOConfig, train_grpo
-from .rewards import resolve_reward
+from .grpo import GRPOConfig, RewardConfig, train_grpo
 from .sft import SFTConfig, SFTTrainer
 
-FINGERPRINT = (
-    "objective",
-    "objective_kwargs",
-    "calibration_fraction",
-    "reference",
-    "learning_rate",
-    "lr_scheduler_type",
-    "seed",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "optim",
-    "adam_beta1",
-    "adam_beta2",
-    "weight_decay",
-    "max_grad_norm",
-    "warmup_steps",
-    "neftune_noise_alpha",
-    "calibration_sequences",
-    "chat_template_path",
-    "max_length",
-    "packing",
-    "completion_only_loss",
-    "assistant_only_loss",
-    "num_generations",
-    "max_completion_length",
-    "beta",
-)
+SFT_OPTIONS = (DataConfig, SFTConfig, ModelConfig)
+GRPO_OPTIONS = (DataConfig, RewardConfig, GRPOConfig, ModelConfig)
+LEAVES = ("*.safetensors", "*.bin", "checkpoint-*")
 
 
 class Prepared(NamedTuple):
     """What the checks before a run bring to light."""
 
-    fingerprint: dict[str, Any]
+    folder: RunFolder
     resume: str | None
     train: Dataset
     evaluation: Dataset | None
 
 
-def sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
     """Fine-tune, and save the model in `config.output_dir`; returns the trainer.
 
     Raises ValueError or FileNotFoundError before anything is written when the data, the model, the tokenizer,
     the objective or the output folder is not what it should be.
     """
     prepared = prepare_sft(data, config, model)
-    with nothing_left_on_failure(config.output_dir):
+    with held(prepared.folder):
         trainer = sft_trainer(prepared, config, model)
         trainer.train(resume_from_checkpoint=prepared.resume)
-    save(trainer, data)
+        save(trainer, data)
     return trainer
 
 
-def prepare_sft(data: DataArguments, config: SFTConfig, model: ModelConfig) -> Prepared:
+def prepare_sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `sft` does."""
     check_names(data, model)
-    fingerprint = run_fingerprint("sft", data, config, model)
-    resume = resumed_from(config, fingerprint)
+    folder = run_folder("sft", config, data, model)
     formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
-    prepared = Prepared(fingerprint, resume, *load_data(data, config, formats=formats))
+    prepared = Prepared(folder, resumed_from(config, folder), *load_data(data, config, formats=formats))
     if config.reference is not None:
         check_model(config.reference)
     if not Path(model.model_name_or_path, "adapter_config.json").is_file():
@@ -117,7 +90,7 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.fingerprint)],
+            callbacks=[RecordRun(prepared.folder)],
         )
     except RuntimeError as error:  # TRL's for a chat template that marks no assistant tokens in some example
         if "assistant_only_loss" not in str(error):
@@ -125,14 +98,14 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
         raise ValueError(str(error)) from error
 
 
-def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
+def grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
     """Train with GRPO after its preflight, and save the model in `config.output_dir`; returns the trainer.
 
     Raises as `sft` and `train_grpo` do.
     """
     prepared = prepare_grpo(data, reward, config, model)
     config.model_init_kwargs = model_init_kwargs(config, model)
-    with nothing_left_on_failure(config.output_dir):
+    with held(prepared.folder):
         trainer = train_grpo(
             model.model_name_or_path,
             prepared.train,
@@ -141,23 +114,24 @@ def grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.fingerprint)],
+            callbacks=[RecordRun(prepared.folder)],
             resume_from_checkpoint=prepared.resume,
         )
-    save(trainer, data)
+        save(trainer, data)
     return trainer
 
 
-def prepare_grpo(data: DataArguments, reward: RewardArguments, config: GRPOConfig, model: ModelConfig) -> Prepared:
+def prepare_grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
         raise ValueError("--reward is missing: countdown, math, or module:function.")
     for name in reward.reward_funcs:
-        resolve_reward(name)
-    fingerprint = run_fingerprint("grpo", data, config, model) | {"rewards": reward.reward_funcs}
-    resume = resumed_from(config, fingerprint)
-    return Prepared(fingerprint, resume, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
+        resolve_grader(name)
+    folder = run_folder("grpo", config, data, reward, model)
+    return Prepared(
+        folder, resumed_from(config, folder), *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
+    )
 
 
 def end(trainer: Any) -> None:
@@ -166,7 +140,7 @@ def end(trainer: Any) -> None:
         trainer.end()
 
 
-def check_names(data: DataArguments, model: ModelConfig) -> None:
+def check_names(data: DataConfig, model: ModelConfig) -> None:
     if data.dataset_name is None:
         raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     name = model.model_name_or_path
@@ -175,40 +149,37 @@ def check_names(data: DataArguments, model: ModelConfig) -> None:
     check_model(name, model.model_revision)
 
 
-def check_model(name: str, revision: str = "main") -> None:
-    """FileNotFoundError for a folder without a model, ValueError for a hub id that gives none."""
-    folder = Path(name)
-    if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-            raise FileNotFoundError(f"There is no model in {name}: no config.json in {folder.absolute()}.")
+def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
+    """The output folder, which belongs to a run of exactly these options on this number of processes."""
+    settings = settings_of(config, *options) | {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    return RunFolder(config.output_dir, subcommand, settings, leaves=LEAVES)
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """The folder for this run alone; of several processes the first one holds it."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
         return
-    try:
-        cached_file(name, "config.json", revision=revision)
-    except OSError as error:
-        raise ValueError(f"{name!r} is no folder here and no model of the hub: {one_line(error)}") from error
+    with folder:
+        yield
 
 
-def run_fingerprint(stage: str, data: DataArguments, config: Any, model: ModelConfig) -> dict[str, Any]:
-    """What makes two runs different runs: model, data, objective and the settings that shape the result."""
-    name = model.model_name_or_path
-    settings = {key: getattr(config, key) for key in FINGERPRINT if hasattr(config, key)}
-    adapter = {key: value for key, value in vars(model).items() if key.startswith(("lora_", "use_", "load_in_"))}
-    return {
-        "stage": stage,
-        "model": str(Path(name).resolve()) if Path(name).is_dir() else name,
-        "model_revision": model.model_revision,
-        "data": data_fingerprint(data.dataset_name),
-        "data_config": data.dataset_config,
-        "data_split": data.dataset_train_split,
-        "data_format": [data.dataset_columns, data.dataset_format, data.system_prompt],
-        **{key: str(value) if key in ("lr_scheduler_type", "optim") else value for key, value in settings.items()},
-        "adapter": adapter if model.use_peft else None,
-    }
+class RecordRun(TrainerCallback):
+    """Claims the output folder when the first step is done: a run that fails at once claims nothing."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.is_world_process_zero and not self.folder.recorded:
+            self.folder.record()
 
 
-def resumed_from(config: Any, fingerprint: dict[str, Any]) -> str | None:
+def resumed_from(config: Any, folder: RunFolder) -> str | None:
     """The checkpoint to go on from, None to start; checks the output folder and says what it holds."""
-    newest = check_output_dir(config.output_dir, fingerprint)
+    folder.check()
+    newest = newest_checkpoint(folder.path)
     asked = config.resume_from_checkpoint
     if asked is None and newest is not None:
         raise ValueError(
@@ -228,7 +199,21 @@ def resumed_from(config: Any, fingerprint: dict[str, Any]) -> str | None:
     return str(asked)
 
 
-def load_data(data: DataArguments, config: Any, **how: Any) -> tuple[Dataset, Dataset | None]:
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: the trainer writes its state last."""
+
+    def is_complete(checkpoint: Path) -> bool:
+        try:
+            return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
+        except (OSError, ValueError):
+            return False
+
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    complete = filter(is_complete, numbered)
+    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def load_data(data: DataConfig, config: Any, **how: Any) -> tuple[Dataset, Dataset | None]:
     """Training and, when `eval_strategy` asks for it, evaluation data."""
     how |= {
         "name": data.dataset_config,
@@ -262,8 +247,9 @@ def model_init_kwargs(config: Any, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def save(trainer: Any, data: DataArguments) -> None:
+def save(trainer: Any, data: DataConfig) -> None:
     trainer.save_model(trainer.args.output_dir)
+    trainer.save_state()  # with the curves that reports draw
     trainer.accelerator.print(f"model saved to {trainer.args.output_dir}")
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=data.dataset_name)

@@ -24,7 +24,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
 from ..models.lm_head import HeadHook
-from ..models.modes import evaluating
+from ..models.loading import evaluating
 from ..models.reference_model import reference_of
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED

@@ -1,0 +1,88 @@
+"""Models, tokenizers and configurations by folder or hub id, and where they run."""
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..data.sources import one_line, read_text
+
+
+def default_device() -> Any:
+    """Where models run when nobody says: the accelerator if there is one, else the CPU."""
+    import torch
+
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def free_memory() -> None:
+    """Give back what deleted models held, to whoever needs it next."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode, and afterwards every module in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def check_model(name: str, revision: str = "main") -> None:
+    """FileNotFoundError for a folder without a model, ValueError for a hub id that gives none."""
+    from transformers.utils import cached_file
+
+    folder = Path(name)
+    if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+            raise FileNotFoundError(f"There is no model in {name}: no config.json in {folder.absolute()}.")
+        return
+    try:
+        cached_file(name, "config.json", revision=revision)
+    except OSError as error:
+        raise ValueError(f"{name!r} is not a folder here and not a model of the hub: {one_line(error)}") from error
+
+
+def load_model(path: str, dtype: str = "auto") -> Any:
+    """A causal language model on the accelerator, or the CPU, in evaluation mode."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(default_device()).eval()
+
+
+def load_config(path: str) -> Any:
+    """The model's configuration; for a folder with an adapter, that of the model under it."""
+    from transformers import AutoConfig
+
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.is_file() and not (Path(path) / "config.json").is_file():
+        path = json.loads(read_text(adapter))["base_model_name_or_path"]
+    return AutoConfig.from_pretrained(path)
+
+
+def load_tokenizer(path: str, chat_template_path: str | None = None) -> Any:
+    """The model's tokenizer, with another chat template where one is given."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"Cannot load a tokenizer from {path}: {one_line(error)} Save the model's tokenizer beside it."
+        ) from error
+    if chat_template_path is not None:
+        template = Path(chat_template_path)
+        if not template.is_file():
+            raise FileNotFoundError(f"There is no chat template at {template}.")
+        tokenizer.chat_template = read_text(template)
+    return tokenizer
