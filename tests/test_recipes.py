@@ -2,20 +2,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trl import ModelConfig
 
-from manypaths.cli.launch import machine_defaults
-from manypaths.cli.options import DataArguments, LaunchArguments, RewardArguments
+from manypaths.cli.launch import LaunchConfig, machine_defaults
 from manypaths.config import RecipeLoader, parse
 from manypaths.objectives import resolve
-from manypaths.training.grpo import GRPOConfig
-from manypaths.training.rewards import resolve_reward
-from manypaths.training.run import column_map
-from manypaths.training.sft import SFTConfig
+from manypaths.grading.graders import resolve_grader
+from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS, column_map
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
-SFT = [DataArguments, SFTConfig, ModelConfig, LaunchArguments]
-GRPO = [DataArguments, RewardArguments, GRPOConfig, ModelConfig, LaunchArguments]
+SFT = [*SFT_OPTIONS, LaunchConfig]
+GRPO = [*GRPO_OPTIONS, LaunchConfig]
 
 
 def read(path):
@@ -28,7 +24,7 @@ def read(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_parser_reads_every_recipe(path):
     options = read(path)
-    data, model = options["DataArguments"], options["ModelConfig"]
+    data, model = options["DataConfig"], options["ModelConfig"]
     assert data.dataset_name and model.model_name_or_path
     column_map(data.dataset_columns)
     if "SFTConfig" in options:
@@ -36,7 +32,7 @@ def test_the_parser_reads_every_recipe(path):
         resolve(config.objective, **(config.objective_kwargs or {}))
     else:
         config = options["GRPOConfig"]
-        assert [resolve_reward(name) for name in options["RewardArguments"].reward_funcs]
+        assert [resolve_grader(name) for name in options["RewardConfig"].reward_funcs]
     for key, value in yaml.load(path.read_text(), RecipeLoader).items():
         holders = [part for part in options.values() if hasattr(part, key)]
         assert holders, key

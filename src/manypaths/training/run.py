@@ -125,7 +125,7 @@ def prepare_grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, mod
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
-        raise ValueError("--reward is missing: countdown, math, or module:function.")
+        raise ValueError("--reward is missing: math, exact, countdown, chain, or module:function.")
     for name in reward.reward_funcs:
         resolve_grader(name)
     folder = run_folder("grpo", config, data, reward, model)
@@ -150,9 +150,8 @@ def check_names(data: DataConfig, model: ModelConfig) -> None:
 
 
 def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
-    """The output folder, which belongs to a run of exactly these options on this number of processes."""
-    settings = settings_of(config, *options) | {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
-    return RunFolder(config.output_dir, subcommand, settings, leaves=LEAVES)
+    """The output folder, which belongs to a run of exactly these options."""
+    return RunFolder(config.output_dir, subcommand, settings_of(config, *options), leaves=LEAVES)
 
 
 @contextmanager
