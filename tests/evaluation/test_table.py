@@ -89,7 +89,7 @@ def test_files_of_other_kinds_are_named(tmp_path):
             load_results(tmp_path)
     write_results(results(), tmp_path)
     (tmp_path / "items.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match="lacks items.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"lacks items\.parquet"):
         load_results(tmp_path)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from manypaths.generation.transformers_backend import Sample
+from manypaths.generation.samples import Sample
 from manypaths.training.grpo import GRPOConfig, grade, train_grpo
 
 PROMPTS = ["one two", "three four five", "six", "seven eight"]
@@ -136,3 +136,18 @@ def test_conversational_prompts_get_conversational_completions():
 
     grade([{"prompt": [{"role": "user", "content": "a"}]}], [[Sample("x", [5], "eos")]], [remembers])
     assert seen == [[{"role": "assistant", "content": "x"}]]
+
+
+def test_training_tells_rewards_which_completions_ended(tmp_path, model, tokenizer):
+    told = []
+
+    def remembers(completion_ids, finished, **columns):
+        told.extend((ids[-1] == tokenizer.eos_token_id, end) for ids, end in zip(completion_ids, finished, strict=True))
+        return length_reward(completion_ids)
+
+    async def too(finished, **columns):
+        return [float(end) for end in finished]
+
+    settings = config(tmp_path, preflight_prompts=0, max_completion_length=1)
+    train_grpo(ends(model, tokenizer), prompts(), [remembers, too], settings, processing_class=tokenizer)
+    assert set(told) == {(True, True), (False, False)}

@@ -1,11 +1,10 @@
 """The reinforcement-learning stage on TRL's GRPOTrainer, after a preflight that refuses a hopeless run."""
 
-import asyncio
 import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import wraps
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +15,9 @@ from transformers import TrainerCallback
 
 from ..data.formats import check_tokenizer_fits
 from ..generation.prompts import is_conversation
-from ..generation.transformers_backend import Sample, Sampling, sample
-from .rewards import Reward, resolve_reward
+from ..generation.samples import Sample, Sampling
+from ..generation.transformers_backend import end_token_ids, sample
+from ..grading.graders import Grader, grade_samples, resolve_grader
 
 
 @dataclass
@@ -26,7 +26,10 @@ class RewardConfig:
 
     reward_funcs: list[str] | None = field(
         default=None,
-        metadata={"help": "Rewards, added up: countdown, math, or module:function.", "aliases": ["--reward"]},
+        metadata={
+            "help": "Rewards, added up: math, exact, countdown, chain, or module:function.",
+            "aliases": ["--reward"],
+        },
     )
 
 
@@ -67,7 +70,7 @@ class Preflight:
 def train_grpo(
     model: str | nn.Module,
     dataset: Dataset,
-    rewards: str | Reward | Sequence[str | Reward],
+    rewards: str | Grader | Sequence[str | Grader],
     config: GRPOConfig,
     *,
     eval_dataset: Dataset | None = None,
@@ -90,7 +93,7 @@ def train_grpo(
     template, a tokenizer larger than the model, no completion that ends, no group with different rewards.
     """
     names = [rewards] if isinstance(rewards, str) or callable(rewards) else rewards
-    functions = [resolve_reward(name) for name in names]
+    functions = [resolve_grader(name) for name in names]
     if "prompt" not in dataset.column_names:
         raise ValueError(f"GRPO needs a column prompt; the data has {', '.join(dataset.column_names)}.")
     trainer = trl.GRPOTrainer(
@@ -105,6 +108,7 @@ def train_grpo(
         callbacks=list(callbacks),
     )
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    trainer.reward_funcs = [told_the_end(function, trainer.model, tokenizer) for function in trainer.reward_funcs]
     check_tokenizer_fits(trainer.model, tokenizer)
     check_prompt_template(dataset[0]["prompt"], tokenizer)
     if config.preflight_prompts and resume_from_checkpoint is None:
@@ -127,7 +131,7 @@ def check_prompt_template(prompt: Any, tokenizer: Any) -> None:
 
 
 def preflight(
-    model: nn.Module, tokenizer: Any, dataset: Dataset, rewards: Sequence[Reward], config: GRPOConfig
+    model: nn.Module, tokenizer: Any, dataset: Dataset, rewards: Sequence[Grader], config: GRPOConfig
 ) -> Preflight:
     """Sample one group each for evenly spaced prompts, as the training would, and grade them."""
     count = min(config.preflight_prompts, len(dataset))
@@ -157,43 +161,43 @@ def preflight(
 def grade(
     rows: Sequence[dict[str, Any]],
     groups: Sequence[Sequence[Sample]],
-    rewards: Sequence[Reward],
+    rewards: Sequence[Grader],
     weights: Sequence[float] | None = None,
 ) -> list[list[float]]:
-    """The weighted sum of the rewards for every sample of every row, called as TRL calls them.
-
-    A reward of None counts as 0.
-    """
-    flat = [(row, one) for row, group in zip(rows, groups, strict=True) for one in group]
-    columns = {name: [row[name] for row, _ in flat] for name in rows[0] if name not in ("prompt", "completion")}
-    arguments = {
-        **columns,
-        "prompts": [row["prompt"] for row, _ in flat],
-        "completions": [as_completion(row["prompt"], one.text) for row, one in flat],
-        "completion_ids": [one.token_ids for _, one in flat],
-        "trainer_state": None,
-        "log_extra": ignore,
-        "log_metric": ignore,
-    }
-    totals = [0.0] * len(flat)
+    """The weighted sum of the rewards for every sample of every row. A reward of None counts as 0."""
+    totals = [[0.0] * len(group) for group in groups]
     for reward, weight in zip(rewards, weights or [1.0] * len(rewards), strict=True):
-        for place, value in enumerate(call(reward, arguments)):
-            totals[place] += weight * (0.0 if value is None else float(value))
-    remaining = iter(totals)
-    return [list(islice(remaining, len(group))) for group in groups]
+        values = grade_samples(reward, rows, [row["prompt"] for row in rows], groups)
+        totals = [
+            [total + weight * (value or 0.0) for total, value in zip(*pair, strict=True)]
+            for pair in zip(totals, values, strict=True)
+        ]
+    return totals
 
 
-def call(reward: Reward, arguments: dict[str, Any]) -> Sequence[float | None]:
-    values = reward(**arguments)
-    return asyncio.run(values) if inspect.iscoroutine(values) else values
+def told_the_end(reward: Grader, model: Any, tokenizer: Any) -> Grader:
+    """The reward, told which completions ended by themselves (`finished`), as an evaluation tells it.
 
+    A reward model, which is no function, stays as it is.
+    """
+    if isinstance(reward, nn.Module):
+        return reward
+    ends = set(end_token_ids(model, tokenizer))
 
-def as_completion(prompt: Any, text: str) -> str | list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}] if is_conversation(prompt) else text
+    def with_ends(columns: dict[str, Any]) -> dict[str, Any]:
+        return {**columns, "finished": [bool(ids) and ids[-1] in ends for ids in columns["completion_ids"]]}
 
+    if inspect.iscoroutinefunction(reward):
 
-def ignore(*_: Any, **__: Any) -> None:
-    """Stands in for the trainer's loggers."""
+        async def told(**columns: Any) -> list[float]:
+            return await reward(**with_ends(columns))
+
+    else:
+
+        def told(**columns: Any) -> list[float]:
+            return reward(**with_ends(columns))
+
+    return wraps(reward)(told)
 
 
 def refuse_hopeless(report: Preflight, config: GRPOConfig) -> None:

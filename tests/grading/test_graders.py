@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from manypaths.training import rewards
-from manypaths.training.rewards import math, resolve_reward
+from manypaths.generation.samples import Sample
+from manypaths.grading.graders import GRADERS, chain, countdown, exact, grade_samples, math, resolve_grader
 
 
 def grade(completion, gold="7", column="answer"):
@@ -39,7 +39,7 @@ def test_gold_from_either_column_and_conversational_completions():
     assert grade("\\boxed{7}", "thus \\boxed{7}.", "solution") == 1.0
     assert grade("\\boxed{7}", "$7$", "solution") == 1.0
     assert grade("\\boxed{7}", 7) == 1.0
-    with pytest.raises(ValueError, match="column answer or solution in the data; found target"):
+    with pytest.raises(ValueError, match="column answer or solution in the data; there are target"):
         math(["\\boxed{7}"], target=[7])
 
 
@@ -75,38 +75,65 @@ def test_a_batch_needs_a_gold_for_each_completion():
 
 
 def test_names_near_names_and_own_functions(tmp_path, monkeypatch):
-    assert resolve_reward("math") is math
-    assert resolve_reward(len) is len
+    assert resolve_grader("math") is math
+    assert resolve_grader(len) is len
     with pytest.raises(ValueError, match=r"Unknown reward 'maths'\. Did you mean math"):
-        resolve_reward("maths")
+        resolve_grader("maths")
     code = "def always(completions, **columns):\n    return [1.0] * len(completions)\n\nlimit = 3\n"
     (tmp_path / "my_rewards.py").write_text(code)
     monkeypatch.chdir(tmp_path)
-    assert resolve_reward("my_rewards:always")(["a", "b"]) == [1.0, 1.0]
+    assert resolve_grader("my_rewards:always")(["a", "b"]) == [1.0, 1.0]
     with pytest.raises(ValueError, match="has no function 'never'"):
-        resolve_reward("my_rewards:never")
+        resolve_grader("my_rewards:never")
     with pytest.raises(ValueError, match="is a int, not a function"):
-        resolve_reward("my_rewards:limit")
+        resolve_grader("my_rewards:limit")
     with pytest.raises(ValueError, match="Cannot import 'nowhere_to_be_found'"):
-        resolve_reward("nowhere_to_be_found:always")
+        resolve_grader("nowhere_to_be_found:always")
+
+
+def test_exact_is_word_for_word():
+    assert exact(["f e d", " f e d ", "f  e d", ""], answer=["f e d"] * 4) == [1.0, 1.0, 0.0, 0.0]
+    assert exact([[{"role": "assistant", "content": "12"}]], solution=[12]) == [1.0]
+
+
+def test_countdown_wants_the_target_from_the_numbers_and_an_end():
+    columns = {"numbers": [[3, 4, 5]] * 4, "target": [35] * 4}
+    texts = ["( 3 + 4 ) * 5", "( 3 + 5 ) * 4", "1 + 1", "( 3 + 4 ) * 5"]
+    assert countdown(texts, **columns, finished=[True, True, True, False]) == [1.0, 0.0, 0.0, 0.0]
+    assert countdown(texts, **columns) == [1.0, 0.0, 0.0, 1.0]  # whether it ended is not known
+    assert countdown(["( 3 A 4 ) Y 5"], numbers=[[5, 4, 3]], target=[35], notation=["ABYZ"]) == [1.0]
+    with pytest.raises(ValueError, match="needs the columns numbers and target; no target"):
+        countdown([], numbers=[])
+
+
+def test_chain_wants_lawful_letters_and_an_end():
+    prompts = ["<bos> M a b c d"] * 4
+    texts = ["e f a b c d", "a b c d e f", "e f a b c", "e f a b c d"]  # each letter is 1 or 4 after the one before
+    assert chain(texts, prompts=prompts, finished=[True, True, True, False]) == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_samples_are_graded_as_trl_does_it():
+    rows = [{"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}]
+    samples = [[Sample("x", [5], "eos"), Sample("y", [6], "length")], [Sample("z", None, None)]]
+    seen = {}
+
+    async def remembers(prompts, completions, completion_ids, finished, answer, log_metric, **columns):
+        log_metric("name", 1.0)
+        seen.update(prompts=prompts, completions=completions, ids=completion_ids, finished=finished, answer=answer)
+        return [1.0, None, 3.0]
+
+    assert grade_samples(remembers, rows, ["a", "b"], samples) == [[1.0, None], [3.0]]
+    assert seen == {
+        "prompts": ["a", "a", "b"], "completions": ["x", "y", "z"], "ids": [[5], [6], None],
+        "finished": [True, False, None], "answer": [1, 1, 2],
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="gave 1 values for 3 completions"):
+        grade_samples(lambda **columns: [1.0], rows, ["a", "b"], samples)
 
 
 def test_registered_names_are_functions_with_documentation():
-    assert set(rewards.REWARDS) == {"countdown", "math"}
-    assert all(reward.__doc__ for reward in rewards.REWARDS.values())
-
-
-def test_countdown_by_name_is_the_playground_s_reward():
-    from manypaths.worlds import rl_dataset
-    from manypaths.worlds.countdown import solutions
-    from manypaths.worlds.tokenizer import as_completion, encode
-
-    row = rl_dataset("recall")[0]
-    right = solutions((tuple(row["numbers"]), row["target"]), row["notation"])[0]
-    columns = {name: [row[name]] * 2 for name in ("numbers", "target", "notation")}
-    ids = [encode(as_completion(right)), encode(as_completion("1 + 1"))]
-    graded = resolve_reward("countdown")([right, "1 + 1"], completion_ids=ids, log_metric=None, **columns)
-    assert graded == [1.0, 0.0]
+    assert set(GRADERS) == {"math", "exact", "countdown", "chain"}
+    assert all(grader.__doc__ for grader in GRADERS.values())
 
 
 def test_golds_of_gsm8k_and_whole_solutions():

@@ -1,0 +1,158 @@
+"""Graders by name: what GRPO is rewarded for and what an evaluation calls right, one function for both.
+
+A grader is called as TRL calls a reward, `grader(completions, **columns) -> list[float]`, with an entry per completion
+in every column: those of the data, `prompts`, `completions`, `completion_ids`, and `finished`, whether an end token came
+(None where nobody knows). Completions are texts, or lists of messages where the prompt is one.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+from ..functions import did_you_mean, import_function
+from . import extract, grade_many
+
+Grader = Callable[..., list[float]]
+
+GOLD_COLUMNS = ("answer", "solution")
+
+
+def math(completions: Sequence[Any], **columns: Any) -> list[float]:
+    r"""1 when the last \boxed{...} of a completion equals the gold answer, else 0.
+
+    The gold is the data's column `answer` or else `solution`: its last box, what follows "####", or all of it.
+    """
+    golds = columns[gold_column("math", columns)]
+    verdicts = grade_many(list(map(completion_text, completions)), list(map(gold_answer, golds)), mode="strict")
+    return [float(verdict.correct) for verdict in verdicts]
+
+
+def exact(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """1 when a completion is the data's column `answer`, or else `solution`, word for word; outer space is ignored."""
+    golds = columns[gold_column("exact", columns)]
+    texts = [completion_text(completion).strip() for completion in completions]
+    return [float(text == str(gold).strip()) for text, gold in zip(texts, golds, strict=True)]
+
+
+def countdown(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """1 for an expression that uses the puzzle's `numbers` once each and hits the `target`, in its `notation`.
+
+    A completion that was cut off is worth nothing.
+    """
+    from ..worlds.countdown import INFIX, is_solution
+
+    missing = [name for name in ("numbers", "target") if columns.get(name) is None]
+    if missing:
+        raise ValueError(f"The countdown grader needs the columns numbers and target; no {' and no '.join(missing)}.")
+    problems = zip(columns["numbers"], columns["target"], strict=True)
+    notations = columns.get("notation") or [INFIX] * len(completions)
+    texts = ended_texts(completions, columns)
+    rows = zip(texts, problems, notations, strict=True)
+    return [float(is_solution(text, (tuple(numbers), target), how)) for text, (numbers, target), how in rows]
+
+
+def chain(completions: Sequence[Any], **columns: Any) -> list[float]:
+    """1 for a lawful continuation of the prompt's last letter, in the chain of letters of the built-in worlds.
+
+    A completion that was cut off is worth nothing.
+    """
+    from ..worlds.side_tasks import is_chain
+
+    texts = ended_texts(completions, columns)
+    questions = [completion_text(prompt) for prompt in columns["prompts"]]
+    return [float(is_chain(question, text)) for question, text in zip(questions, texts, strict=True)]
+
+
+GRADERS: dict[str, Grader] = {"math": math, "exact": exact, "countdown": countdown, "chain": chain}
+
+
+def resolve_grader(name: str | Grader) -> Grader:
+    """The grader of that name, or a function of your own written as `module:function`.
+
+    Raises ValueError for an unknown name (near ones are offered) or a module or function that is not there.
+    """
+    if callable(name):
+        return name
+    if ":" in name:
+        return import_function(name, "reward")
+    if name not in GRADERS:
+        hint = did_you_mean(name, GRADERS)
+        raise ValueError(f"Unknown reward {name!r}. {hint}Known: {', '.join(GRADERS)}; your own is module:function.")
+    return GRADERS[name]
+
+
+def grade_samples(
+    grader: Grader, rows: Sequence[dict[str, Any]], prompts: Sequence[Any], samples: Sequence[Sequence[Any]]
+) -> list[list[float | None]]:
+    """What a grader gives for the samples of every row, called as TRL calls it.
+
+    rows: [P] the columns of the data. prompts: [P] text or messages. samples: [P][n] of generation's `Sample`.
+    """
+    places = [place for place, group in enumerate(samples) for _ in group]
+    flat = [sample for group in samples for sample in group]
+    values = called(
+        grader,
+        {name: [rows[place][name] for place in places] for name in rows[0] if name not in ("prompt", "completion")}
+        | {
+            "prompts": [prompts[place] for place in places],
+            "completions": [
+                as_completion(prompts[place], sample.text) for place, sample in zip(places, flat, strict=True)
+            ],
+            "completion_ids": [sample.token_ids for sample in flat],
+            "finished": [sample.finished for sample in flat],
+            "trainer_state": None,
+            "log_extra": ignore,
+            "log_metric": ignore,
+        },
+    )
+    if len(values) != len(flat):
+        raise ValueError(f"A reward gave {len(values)} values for {len(flat)} completions; it must give one for each.")
+    remaining = iter(values)
+    return [list(islice(remaining, len(group))) for group in samples]
+
+
+def called(grader: Grader, columns: dict[str, Any]) -> Sequence[float | None]:
+    values = grader(**columns)
+    return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """Stands in for the trainer's loggers."""
+
+
+def as_completion(prompt: Any, text: str) -> str | list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}] if isinstance(prompt, list) else text
+
+
+def completion_text(completion: Any) -> str:
+    """The text of a plain or conversational completion or prompt (its last message)."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if completion else None
+    return content if isinstance(content, str) else ""
+
+
+def ended_texts(completions: Sequence[Any], columns: dict[str, Any]) -> list[str]:
+    """The text of each completion; nothing where it was cut off before its end."""
+    finished = columns.get("finished") or [None] * len(completions)
+    texts = map(completion_text, completions)
+    return ["" if end is False else text.strip() for text, end in zip(texts, finished, strict=True)]
+
+
+def gold_column(grader: str, columns: dict[str, Any]) -> str:
+    column = next((name for name in GOLD_COLUMNS if columns.get(name) is not None), None)
+    if column is None:
+        names = ", ".join(sorted(columns)) or "none"
+        raise ValueError(f"The {grader} grader needs a column answer or solution in the data; there are {names}.")
+    return column
+
+
+def gold_answer(gold: Any) -> str:
+    """The bare answer of a gold column's value: its last box if it has one, or what follows "####", or all of it."""
+    text = str(gold)
+    _, marked, final = text.rpartition("####")  # GSM8K's way to mark the final answer
+    text = final if marked else text
+    boxed = extract(text, "strict")
+    return text if boxed is None else boxed
