@@ -1,21 +1,6 @@
-"""The built-in worlds: a task, a tiny base model made from nothing, and all that is measured on it."""
+"""The built-in worlds: a task and a tiny base model, written as the files that every subcommand reads."""
 
-from .data import rl_dataset, sft_dataset
-from .evaluate import evaluate
-from .model import load_base
-from .reward import countdown_reward
-from .sharpness import match_sharpness, sharpen, success_probability
-from .world import WORLDS, World
+from .files import WorldConfig, make_world, write_world
+from .world import WORLDS, World, resolve_world
 
-__all__ = [
-    "WORLDS",
-    "World",
-    "countdown_reward",
-    "evaluate",
-    "load_base",
-    "match_sharpness",
-    "rl_dataset",
-    "sft_dataset",
-    "sharpen",
-    "success_probability",
-]
+__all__ = ["WORLDS", "World", "WorldConfig", "make_world", "resolve_world", "write_world"]

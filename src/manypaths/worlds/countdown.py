@@ -26,7 +26,7 @@ _VALUES = {str(number): number for number in NUMBERS}
 
 
 class _Malformed(Exception):
-    """The words are no expression."""
+    """The words are not an expression."""
 
 
 def apply(operation: int, left: int, right: int) -> int | None:
@@ -96,7 +96,7 @@ def translate(expression: str, source: str, target: str) -> str:
 
 
 def random_expression(rng: Random, numbers: tuple[int, ...], notation: str = INFIX) -> str:
-    """One of the two shapes with shuffled numbers and random operators: usually no solution to anything."""
+    """One of the two shapes with shuffled numbers and random operators: usually not a solution to anything."""
     a, b, c = rng.sample(numbers, 3)
     first, second = rng.choice(notation), rng.choice(notation)
     return _shapes(a, b, c, first, second)[rng.randrange(2)]
@@ -109,7 +109,7 @@ def _shapes(a: int, b: int, c: int, first: str, second: str) -> tuple[str, str]:
 @cache
 def all_solutions() -> Mapping[Problem, tuple[str, ...]]:
     """Every solvable problem (its numbers sorted) and all its solutions in infix, sorted as text."""
-    found: dict[Problem, set[str]] = {}
+    texts: dict[Problem, set[str]] = {}
     for numbers in combinations_with_replacement(NUMBERS, 3):
         for (a, b, c), first, second in product(set(permutations(numbers)), range(4), range(4)):
             inner = apply(first, a, b)
@@ -118,15 +118,24 @@ def all_solutions() -> Mapping[Problem, tuple[str, ...]]:
             values = apply(second, inner, c), apply(second, c, inner)
             for text, value in zip(_shapes(a, b, c, INFIX[first], INFIX[second]), values, strict=True):
                 if value in TARGETS:
-                    found.setdefault((numbers, value), set()).add(text)
-    return MappingProxyType({problem: tuple(sorted(found[problem])) for problem in sorted(found)})
+                    texts.setdefault((numbers, value), set()).add(text)
+    return MappingProxyType({problem: tuple(sorted(texts[problem])) for problem in sorted(texts)})
 
 
 def solutions(problem: Problem, notation: str = INFIX) -> tuple[str, ...]:
     """All solutions of a problem, its numbers in any order."""
     numbers, target = problem
-    found = all_solutions().get((tuple(sorted(numbers)), target), ())
-    return tuple(translate(text, INFIX, notation) for text in found)
+    texts = all_solutions().get((tuple(sorted(numbers)), target), ())
+    return tuple(translate(text, INFIX, notation) for text in texts)
+
+
+_RANK = {word: rank for rank, word in enumerate((*map(str, NUMBERS), *INFIX, "(", ")"))}
+
+
+def canonical_solution(problem: Problem, notation: str = INFIX) -> str:
+    """The one solution demonstrated: the last in the order of its words (numbers, operations, brackets)."""
+    last = max(solutions(problem), key=lambda text: [_RANK[word] for word in text.split()])
+    return translate(last, INFIX, notation)
 
 
 _SHARES = {"pretrain": 0.50, "sft": 0.12, "rl": 0.23}  # the rest is the test split

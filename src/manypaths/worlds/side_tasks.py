@@ -5,10 +5,10 @@ A task draws (question, expected answer) pairs; the question's first word says w
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from random import Random
 from types import MappingProxyType
+from typing import NamedTuple
 
 from . import countdown
 from .countdown import INFIX, LETTERS, NUMBERS
@@ -18,24 +18,23 @@ SUCCESSORS = {letter: (ALPHABET[(i + 1) % 6], ALPHABET[(i + 4) % 6]) for i, lett
 CHAIN_SHOWN, CHAIN_HIDDEN = 4, 6
 
 
-def _exactly(question: str, expected: str, answer: str) -> bool:
-    return answer == expected
+class SideTask(NamedTuple):
+    """`draw(rng)` gives (question, expected answer); `grader` is the name of what grades in benchmark files."""
+
+    description: str
+    draw: Callable[[Random], tuple[str, str]]
+    grader: str = "exact"
 
 
-def _lawful_chain(question: str, expected: str, answer: str) -> bool:
-    """A Markov string has many right continuations: full length, and only transitions the chain allows."""
-    letters = question.split(" ")[-1:] + answer.split(" ")
+def is_chain(prompt: str, answer: str) -> bool:
+    """Whether the answer goes on from the prompt's last letter by transitions of the chain, at full length.
+
+    A string of the chain has many right continuations, so none is compared with.
+    """
+    letters = prompt.split()[-1:] + answer.split(" ")
     if len(letters) != CHAIN_HIDDEN + 1:
         return False
-    return all(after in SUCCESSORS[before] for before, after in itertools.pairwise(letters))
-
-
-@dataclass(frozen=True)
-class SideTask:
-    """`draw(rng)` gives (question, expected answer); `accepts(question, expected, answer)` grades."""
-
-    draw: Callable[[Random], tuple[str, str]]
-    accepts: Callable[[str, str, str], bool] = _exactly
+    return all(after in SUCCESSORS.get(before, ()) for before, after in itertools.pairwise(letters))
 
 
 @cache
@@ -76,11 +75,11 @@ def _markov(rng: Random) -> tuple[str, str]:
 
 SIDE_TASKS: Mapping[str, SideTask] = MappingProxyType(
     {
-        "evaluate": SideTask(_evaluate(INFIX)),
-        "evaluate_new": SideTask(_evaluate(LETTERS)),
-        "translate": SideTask(_translate),
-        "reverse": SideTask(_reverse),
-        "sort": SideTask(_sort),
-        "markov": SideTask(_markov, _lawful_chain),
+        "evaluate": SideTask("the value of an expression", _evaluate(INFIX)),
+        "evaluate_new": SideTask("the value of an expression with operators A B Y Z", _evaluate(LETTERS)),
+        "translate": SideTask("an expression in the other notation", _translate),
+        "reverse": SideTask("letters in reverse order", _reverse),
+        "sort": SideTask("numbers in order", _sort),
+        "markov": SideTask("letters that go on by the rules of a chain", _markov, "chain"),
     }
 )
