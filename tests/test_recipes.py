@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manypaths.cli.launch import LaunchConfig, machine_defaults
+from manypaths.cli.launch import LaunchConfig
 from manypaths.config import RecipeLoader, parse
 from manypaths.objectives import resolve
 from manypaths.grading.graders import resolve_grader
+from manypaths.models.loading import machine_defaults
 from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS, column_map
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

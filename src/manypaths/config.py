@@ -62,6 +62,17 @@ def parse(dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **def
     return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace that holds --config
 
 
+def parse_mapping(dataclass_types: Sequence[type], options: dict[str, Any], where: str, **defaults: Any) -> tuple[Any, ...]:
+    """One instance of each dataclass from options that are a mapping already; errors begin with `where`."""
+    parser = build_parser(dataclass_types, where)
+    parser.set_defaults(**defaults)
+    try:
+        argv = as_options(parser, options, "options")
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)[: len(dataclass_types)]
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix('options: ')}") from error
+
+
 def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.ArgumentParser:
     from trl.scripts.utils import TrlParser
 

@@ -1,4 +1,4 @@
-"""One process or several: the machine's defaults, and starting a subcommand again under accelerate."""
+"""One process or several: starting a subcommand again under accelerate."""
 
 import os
 import subprocess
@@ -21,16 +21,6 @@ class LaunchConfig:
     machine_rank: int | None = helped(None, "Rank of this machine.")
     main_process_ip: str | None = helped(None, "Address of machine 0.")
     main_process_port: int | None = helped(None, "Port on machine 0.")
-
-
-def machine_defaults() -> dict[str, Any]:
-    """TRL's default is bf16 on a GPU, which fails on a machine that has none; such a machine gets float32."""
-    import torch
-    from transformers.utils import is_torch_bf16_gpu_available
-
-    if is_torch_bf16_gpu_available():
-        return {}
-    return {"bf16": False, "use_cpu": not torch.accelerator.is_available()}
 
 
 def needed(processes: LaunchConfig) -> bool:

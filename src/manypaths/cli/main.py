@@ -34,10 +34,11 @@ def world(argv: list[str]) -> None:
 
 
 def sft(argv: list[str]) -> None:
+    from ..models.loading import machine_defaults
     from ..training.run import SFT_OPTIONS, end, prepare_sft, sft
     from . import launch
 
-    *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **launch.machine_defaults())
+    *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **machine_defaults())
     if launch.needed(processes):
         prepare_sft(*options)
         launch.start("sft", argv, processes)
@@ -46,11 +47,12 @@ def sft(argv: list[str]) -> None:
 
 
 def grpo(argv: list[str]) -> None:
+    from ..models.loading import machine_defaults
     from ..training.run import GRPO_OPTIONS, end, grpo, prepare_grpo
     from . import launch
 
     types = [*GRPO_OPTIONS, launch.LaunchConfig]
-    *options, processes = parse(types, argv, "manypaths grpo", **launch.machine_defaults())
+    *options, processes = parse(types, argv, "manypaths grpo", **machine_defaults())
     if launch.needed(processes):
         prepare_grpo(*options)
         launch.start("grpo", argv, processes)

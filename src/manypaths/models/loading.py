@@ -17,6 +17,16 @@ def default_device() -> Any:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
+def machine_defaults() -> dict[str, Any]:
+    """TRL's default is bf16 on a GPU, which fails on a machine that has none; such a machine gets float32."""
+    import torch
+    from transformers.utils import is_torch_bf16_gpu_available
+
+    if is_torch_bf16_gpu_available():
+        return {}
+    return {"bf16": False, "use_cpu": not torch.accelerator.is_available()}
+
+
 def free_memory() -> None:
     """Give back what deleted models held, to whoever needs it next."""
     import torch
