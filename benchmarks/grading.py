@@ -22,7 +22,7 @@ from pathlib import Path
 
 from answer_changes import bare, equivalent_answers, is_value, wrong_answers
 
-from manypaths.evaluation import grading
+from manypaths import grading
 from manypaths.grading import grade, grade_many, weakly_gradable, workers
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from hostile_answers import HOSTILE
-from manypaths.evaluation import grading
+from manypaths import grading
 from manypaths.grading import grade, grade_many, same_answers, workers
 
 
