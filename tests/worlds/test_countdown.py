@@ -125,3 +125,11 @@ def test_notation_is_strict_and_translation_invertible():
     assert translated == "( 3 A 4 ) Y 5"
     assert is_solution(translated, problem, LETTERS) and not is_solution(translated, problem, INFIX)
     assert translate(translated, LETTERS, INFIX) == "( 3 + 4 ) * 5"
+
+
+def test_canonical_solution_does_not_depend_on_number_order_or_notation():
+    for numbers, target in countdown.splits()["test"][:50]:
+        canonical = countdown.canonical_solution((numbers, target))
+        assert is_solution(canonical, (numbers, target))
+        assert canonical == countdown.canonical_solution((numbers[::-1], target))
+        assert canonical == translate(countdown.canonical_solution((numbers, target), LETTERS), LETTERS, INFIX)

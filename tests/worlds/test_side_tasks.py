@@ -2,8 +2,9 @@ from random import Random
 
 import pytest
 
+from manypaths.grading.graders import resolve_grader
 from manypaths.worlds.countdown import INFIX, LETTERS, parse
-from manypaths.worlds.side_tasks import SIDE_TASKS, SUCCESSORS
+from manypaths.worlds.side_tasks import SIDE_TASKS, SUCCESSORS, is_chain
 from manypaths.worlds.tokenizer import as_completion, as_prompt, encode
 
 
@@ -12,9 +13,8 @@ def test_expected_answers_are_accepted_and_fit_the_token_limits(name):
     rng, task = Random(0), SIDE_TASKS[name]
     for _ in range(200):
         question, answer = task.draw(rng)
-        assert task.accepts(question, answer, answer)
-        assert not task.accepts(question, answer, answer + " a")
-        assert not task.accepts(question, answer, "")
+        texts = [answer, answer + " a", ""]
+        assert resolve_grader(task.grader)(texts, prompts=[as_prompt(question)] * 3, answer=[answer] * 3) == [1, 0, 0]
         assert len(encode(as_completion(answer))) <= 8
         assert len(encode(as_prompt(question) + as_completion(answer))) <= 18
 
@@ -39,11 +39,11 @@ def test_translation_goes_both_ways():
 
 
 def test_any_lawful_chain_is_accepted_and_an_unlawful_one_is_not():
-    task = SIDE_TASKS["markov"]
     letter, chain = "a", []
     for step in range(6):
         letter = SUCCESSORS[letter][step % 2]
         chain.append(letter)
-    assert task.accepts("M b c d a", "", " ".join(chain))
-    assert not task.accepts("M b c d a", "", " ".join(["a", *chain[1:]]))
-    assert not task.accepts("M b c d a", "", " ".join(["<pad>", *chain[1:]]))
+    assert is_chain("<bos> M b c d a", " ".join(chain))
+    assert not is_chain("<bos> M b c d a", " ".join(["a", *chain[1:]]))
+    assert not is_chain("<bos> M b c d a", " ".join(["<pad>", *chain[1:]]))
+    assert not is_chain("<bos> M b c d a", " ".join([*chain[:5], "9"]))

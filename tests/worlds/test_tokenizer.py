@@ -8,7 +8,6 @@ from manypaths.worlds.tokenizer import (
     as_completion,
     as_prompt,
     build_tokenizer,
-    decode_answer,
     encode,
 )
 
@@ -34,10 +33,3 @@ def test_unknown_words_raise():
         build_tokenizer()("C 41")
     with pytest.raises(KeyError):
         encode("C 41")
-
-
-def test_answers_need_an_end():
-    ids = encode("( 3 + 4 ) * 5 <eos>")
-    assert decode_answer(ids) == decode_answer([*ids, PAD_ID, EOS_ID]) == "( 3 + 4 ) * 5"
-    assert decode_answer(ids[:-1]) is None
-    assert decode_answer([EOS_ID]) == ""
