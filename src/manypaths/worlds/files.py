@@ -24,7 +24,7 @@ DEMONSTRATIONS, TESTS, OLD_TESTS, SIDE_ITEMS, PRETRAINING_TEXTS = 200, 200, 100,
 SAMPLED = {"answer": None, "num_samples": 64, "temperature": 1.0}
 GREEDY = {"answer": "answer", "num_samples": 1, "temperature": 0.0}
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
+NO_BREAK = "\N{NO-BREAK SPACE}"  # keeps an option and its value on one line
 
 Rows = list[dict[str, Any]]
 
@@ -129,16 +129,11 @@ def texts(kind: str, number: int, seed: int | str) -> list[tuple[str, str]]:
 
 
 def benchmark(file: str, rows: Rows, **settings: Any) -> dict[str, str]:
-    """The two files of a benchmark: `settings` and how to sample as YAML, the rows beside it."""
-    settings = {"answer": None, **settings, "top_p": 1.0, "top_k": 0, "max_new_tokens": 8}
-    settings = {
-        "source": f"{file}.jsonl",
-        "problem": "prompt",
-        "prompt": "{problem}",
-        "prompt_format": "text",
-        **settings,
-    }
-    return {f"{file}.yaml": yaml.safe_dump(settings, sort_keys=False), f"{file}.jsonl": json_lines(rows)}
+    """The two files of a benchmark: `settings`, how to ask and how to sample as YAML, the rows beside it."""
+    asked = {"source": f"{file}.jsonl", "problem": "prompt", "prompt": "{problem}", "prompt_format": "text"}
+    limits = {"top_p": 1.0, "top_k": 0, "max_new_tokens": 8}
+    text = yaml.safe_dump({**settings, **asked, **limits}, sort_keys=False)
+    return {f"{file}.yaml": text, f"{file}.jsonl": json_lines(rows)}
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
