@@ -1,216 +1,154 @@
-"""Diversity is not heat: two models compared at equal accuracy, or at equal entropy, over sampling temperature.
+"""Diversity is not temperature: two models compared at equal accuracy, or at equal entropy, over sampling temperature.
 
-Any model becomes more diverse when it is sampled hotter, and usually less accurate. So one temperature cannot tell
-a more diverse model from a hotter one. Here each model is a curve over its temperatures: the mean accuracy a(T),
-diversity d(T) and entropy h(T), linear between the temperatures that were sampled, never continued beyond them.
-Two curves are compared where they share a value of the matched score.
+Any model becomes more diverse at a higher temperature, and usually less accurate. So one temperature cannot tell a more
+diverse model from one whose distribution is merely flatter. Here each model is a curve over its temperatures: its mean
+accuracy, diversity, entropy, ..., linear between the temperatures that were sampled, never continued beyond them. Two
+curves are compared where they share a value of the matched metric.
 
-A curve may pass a value more than once, above all where noise bends it. Then the hottest temperature counts, for
-both models alike: the question is how diverse a model can be before its accuracy (or entropy) leaves that value.
+A curve may pass a value more than once, above all where noise bends it. Then the highest temperature counts, for both
+models alike: the question is how diverse a model can be before its accuracy (or entropy) leaves that value.
 """
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .intervals import Interval
+from .statistics import Estimate, expanded_tail, last_crossing
 
-POINTS = 9  # values of the matched score at which two curves are compared
+POINTS = 9  # values of the matched metric at which two curves are compared
 RESAMPLES = 2000
-CELLS = 2_000_000  # counts held at a time
-ALLOWED_MISSES = 0.05  # share of resamples that may have no value in common before an interval is refused
-Means = list[np.ndarray]
+ALLOWED_MISSES = 0.05  # share of resamples that may have no value in common before limits are refused
+
+Tables = Mapping[str, np.ndarray]  # {task: a value per problem}, [temperatures, problems], NaN where undefined
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One model over m temperatures (rising): scores[name][benchmark][i][p] is problem p at temperatures[i].
+    """One model over m temperatures (rising): scores[metric][task][i] is {item: value} at temperatures[i].
 
-    A score that is not defined for a problem is None or NaN; means leave it out.
+    An item without a value of a metric (absent, or NaN) is left out of that metric's mean.
     """
 
     temperatures: Sequence[float]
-    scores: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]]
+    scores: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Model a minus model b in `compare`, where both have the same `match`.
+    """Model a minus model b in the metric `compare`, where both have the same `match`.
 
-    `values` are the evenly spaced values of `match` at which they were compared; `temperatures_a`,
-    `temperatures_b` and `differences` belong to them one by one. `difference` is the mean over them with its
-    interval over problems (n = problems). Where nothing can be compared the lists are empty, `difference` is
-    None and `reason` says why; an interval that cannot be trusted has limits None and a reason, too.
+    `values` are the evenly spaced values of `match` at which they were compared; `temperatures_a`, `temperatures_b` and
+    `differences` belong to them one by one. `difference` is their mean over the problems of all tasks. Where nothing can
+    be compared the lists are empty, `difference` is None and `reason` says why; one without limits has a reason, too.
     """
 
     match: str
     compare: str
-    values: list[float]
-    temperatures_a: list[float]
-    temperatures_b: list[float]
-    differences: list[float]
-    difference: Interval | None
+    values: list[float] = field(default_factory=list)
+    temperatures_a: list[float] = field(default_factory=list)
+    temperatures_b: list[float] = field(default_factory=list)
+    differences: list[float] = field(default_factory=list)
+    difference: Estimate | None = None
     reason: str | None = None
 
 
-def matched_difference(
-    curve_a: Curve,
-    curve_b: Curve,
-    *,
-    match: str = "accuracy",
-    compare: str = "diversity",
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Matched:
-    """Difference a - b in the score `compare` at equal values of the score `match`.
+def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Matched:
+    """The difference a - b in the metric `compare` at equal values of the metric `match`.
 
-    The values are spread evenly over the range that both curves reach, and the differences averaged. The interval
-    resamples problems within each benchmark, the same ones for both models and all temperatures; every resample
-    has its own curves and its own common range. Percentile limits.
+    The values are spread evenly over the range that both curves reach, and the differences averaged. Tasks weigh the
+    same. Limits are percentiles over problems drawn again within each task, the same ones for both models and all
+    temperatures; every resample has its own curves and its own common range.
 
-    Raises ValueError when a score is missing, temperatures do not rise, or the models were not given the same
-    problems.
+    Raises ValueError when temperatures do not rise or the models were not given the same problems.
     """
-    for curve in (curve_a, curve_b):
-        _check(curve, match, compare)
-    groups = _groups(curve_a, curve_b, match, compare)
-    if min(len(curve_a.temperatures), len(curve_b.temperatures)) < 2:
-        return _nothing(match, compare, "needs at least two temperatures of both models")
-    names = [(curve, name) for curve in (curve_a, curve_b) for name in (match, compare)]
-    whole = _means(names, groups, {group: np.ones((1, size)) for group, size in groups.items()})
-    if not all(np.isfinite(part).all() for part in whole):
-        return _nothing(match, compare, f"{match} or {compare} is undefined for every problem at some temperature")
-    low, high = _common_range(whole)
-    if low[0] > high[0]:
-        return _nothing(match, compare, f"the models have no {match} in common ({_ranges(whole)})")
-    values, found_a, found_b = _compare(whole, curve_a, curve_b)
-    differences = found_a[1] - found_b[1]
-    mean = float(differences.mean())
-    resampled = np.concatenate(
-        [
-            _mean_difference(_means(names, groups, counts), curve_a, curve_b)
-            for counts in _draws(groups, resamples, seed)
-        ]
+    for curve in (a, b):
+        if any(not later > earlier for earlier, later in itertools.pairwise(curve.temperatures)):
+            raise ValueError(f"Temperatures must rise, got {', '.join(map(str, curve.temperatures))}.")
+    if min(len(a.temperatures), len(b.temperatures)) < 2:
+        return Matched(match, compare, reason="needs at least two temperatures of both models")
+    problems = problems_of(a, match, compare)
+    if problems != problems_of(b, match, compare):
+        raise ValueError("Both models need the same tasks with the same problems: evaluate them on the same files.")
+    tables = [aligned(curve.scores[metric], problems) for curve in (a, b) for metric in (match, compare)]
+    heat = [np.asarray(curve.temperatures, dtype=np.float64) for curve in (a, b)]
+    sizes = {task: len(items) for task, items in problems.items()}
+
+    means = mean_curves(tables, {task: np.ones((1, size)) for task, size in sizes.items()})
+    if not all(np.isfinite(mean).all() for mean in means):
+        return Matched(
+            match, compare, reason=f"{match} or {compare} is undefined for every problem at some temperature"
+        )
+    values, (at_a, compared_a), (at_b, compared_b), shared = at_equal(means, heat)
+    if not shared[0]:
+        ranges = " against ".join(f"{mean.min():.3g} to {mean.max():.3g}" for mean in (means[0], means[2]))
+        return Matched(match, compare, reason=f"the models have no {match} in common ({ranges})")
+    lists = [row[0].tolist() for row in (values, at_a, at_b, compared_a - compared_b)]
+    value, total = float(np.mean(lists[-1])), sum(sizes.values())
+
+    random = np.random.default_rng(0)
+    drawn = {task: random.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) for task, size in sizes.items()}
+    _, (_, compared_a), (_, compared_b), shared = at_equal(mean_curves(tables, drawn), heat)
+    misses = 1.0 - float(shared.mean())
+    if min(sizes.values()) < 2 or misses > ALLOWED_MISSES:
+        reason = f"no limits: {100 * misses:.0f} % of the resampled problem sets have no {match} in common"
+        reason = "no limits: a task has a single problem" if min(sizes.values()) < 2 else reason
+        return Matched(match, compare, *lists, Estimate(value, None, None, total, "problems"), reason)
+    tail = expanded_tail(total)
+    low, high = np.quantile((compared_a - compared_b).mean(axis=1)[shared], [tail, 1.0 - tail])
+    return Matched(
+        match, compare, *lists, Estimate(value, min(low.item(), value), max(high.item(), value), total, "problems")
     )
-    num_problems = sum(groups.values())
-    lists = [[float(x) for x in part[0]] for part in (values, found_a[0], found_b[0], differences)]
-    misses = float(np.mean(np.isnan(resampled)))
-    if misses > ALLOWED_MISSES or min(groups.values()) < 2:
-        reason = "too few problems for an interval"
-        if misses > ALLOWED_MISSES:
-            reason = f"no interval: {100 * misses:.0f} % of the resampled problem sets have no {match} in common"
-        return Matched(match, compare, *lists, Interval(mean, None, None, num_problems), reason)
-    tail = (1.0 - confidence) / 2.0
-    limits = np.nanquantile(resampled, [tail, 1.0 - tail])
-    interval = Interval(mean, min(float(limits[0]), mean), max(float(limits[1]), mean), num_problems)
-    return Matched(match, compare, *lists, interval)
 
 
-def _nothing(match: str, compare: str, reason: str) -> Matched:
-    return Matched(match, compare, [], [], [], [], None, reason)
+def problems_of(curve: Curve, *metrics: str) -> dict[str, list[str]]:
+    """{task: its problems}, those with a value of one of the metrics at some temperature; in order of their names."""
+    tasks = sorted({task for metric in metrics for task in curve.scores[metric]})
+    return {
+        task: sorted({item for metric in metrics for row in curve.scores[metric].get(task, ()) for item in row})
+        for task in tasks
+    }
 
 
-def _check(curve: Curve, *names: str) -> None:
-    temperatures = list(curve.temperatures)
-    if any(not later > earlier for earlier, later in itertools.pairwise(temperatures)):
-        raise ValueError(f"Temperatures must rise, got {', '.join(map(str, temperatures))}.")
-    for name in names:
-        if not curve.scores.get(name):
-            raise ValueError(f"A curve has no score {name!r}; it has {', '.join(curve.scores) or 'none'}.")
-        for group, rows in curve.scores[name].items():
-            if len(rows) != len(temperatures) or len({len(row) for row in rows}) > 1:
-                raise ValueError(f"{name} of {group} needs one row of equal length for each temperature.")
+def aligned(scores: Mapping[str, Sequence[Mapping[str, float]]], problems: Mapping[str, Sequence[str]]) -> Tables:
+    return {
+        task: np.array([[row.get(item, np.nan) for item in items] for row in scores[task]], dtype=np.float64)
+        for task, items in problems.items()
+    }
 
 
-def _groups(curve_a: Curve, curve_b: Curve, *names: str) -> dict[str, int]:
-    """{benchmark: number of problems}, the same in both curves and scores."""
-    sizes = [
-        {group: len(rows[0]) if len(rows) else 0 for group, rows in curve.scores[name].items()}
-        for curve in (curve_a, curve_b)
-        for name in names
-    ]
-    if any(one != sizes[0] for one in sizes) or 0 in sizes[0].values():
-        raise ValueError("Both curves need the same benchmarks with the same problems, at least one each.")
-    return sizes[0]
+def mean_curves(tables: Sequence[Tables], counts: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """[rows, temperatures] for each table: the mean over tasks of the means over problems.
+
+    counts: {task: how often each problem counts}, [rows, problems].
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return [
+            sum(
+                counts[task] @ np.nan_to_num(values).T / (counts[task] @ (~np.isnan(values)).T.astype(np.float64))
+                for task, values in table.items()
+            )
+            / len(table)
+            for table in tables
+        ]
 
 
-def _draws(groups: Mapping[str, int], resamples: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
-    """Chunks of {benchmark: [rows, problems] how often each problem was drawn}."""
-    random = np.random.default_rng(seed)
-    step = max(1, CELLS // max(groups.values()))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        yield {group: _counts(random, rows, size) for group, size in groups.items()}
+def at_equal(
+    means: Sequence[np.ndarray], heat: Sequence[np.ndarray]
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Values of the matched metric, each model's (temperature, compared metric) there, and where there are any.
 
-
-def _counts(random: np.random.Generator, rows: int, size: int) -> np.ndarray:
-    drawn = random.integers(size, size=(rows, size)) + size * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
-
-
-def _means(names: Sequence[tuple[Curve, str]], groups: Mapping[str, int], counts: Mapping[str, np.ndarray]) -> Means:
-    """[rows, temperatures] means over benchmarks of the weighted means over problems, one array a name."""
-    found = []
-    for curve, name in names:
-        parts = []
-        for group in groups:
-            values = np.array(curve.scores[name][group], dtype=np.float64).T
-            known = ~np.isnan(values)
-            weights = counts[group] @ known
-            with np.errstate(invalid="ignore", divide="ignore"):
-                parts.append(counts[group] @ np.where(known, values, 0.0) / weights)
-        found.append(sum(parts) / len(parts))
-    return found
-
-
-def _common_range(means: Means) -> tuple[np.ndarray, np.ndarray]:
-    """[rows] lowest and highest value of the matched score that both curves reach; low > high: none."""
+    means: matched and compared metric of a, then of b, [rows, temperatures]. Returns arrays [rows, POINTS] and, last, the
+    rows [rows] whose curves share values and are defined.
+    """
     low = np.maximum(means[0].min(axis=1), means[2].min(axis=1))
     high = np.minimum(means[0].max(axis=1), means[2].max(axis=1))
-    return low, high
-
-
-def _ranges(means: Means) -> str:
-    one, other = (f"{part.min():.3g} to {part.max():.3g}" for part in (means[0], means[2]))
-    return f"{one} against {other}"
-
-
-def _compare(means: Means, curve_a: Curve, curve_b: Curve) -> tuple[np.ndarray, tuple, tuple]:
-    """Values [rows, POINTS] of the matched score, and each model's (temperature, compared score) there."""
-    low, high = _common_range(means)
-    shares = (np.arange(POINTS) + 0.5) / POINTS
-    values = low[:, None] + shares * (high - low)[:, None]
-    found_a = _at(values, means[0], np.asarray(curve_a.temperatures, dtype=np.float64), means[1])
-    found_b = _at(values, means[2], np.asarray(curve_b.temperatures, dtype=np.float64), means[3])
-    return values, found_a, found_b
-
-
-def _mean_difference(means: Means, curve_a: Curve, curve_b: Curve) -> np.ndarray:
-    """[rows] mean difference; NaN where the curves share nothing."""
-    _, found_a, found_b = _compare(means, curve_a, curve_b)
-    low, high = _common_range(means)
-    return np.where(low <= high, (found_a[1] - found_b[1]).mean(axis=1), math.nan)
-
-
-def _at(
-    values: np.ndarray, matched: np.ndarray, temperatures: np.ndarray, compared: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Temperature and compared score [rows, points] where the piecewise-linear `matched` last takes each value.
-
-    values: [rows, points]; matched, compared: [rows, temperatures].
-    """
-    start, end = matched[:, None, :-1], matched[:, None, 1:]
-    tolerance = 1e-12 * np.abs(matched).max(axis=1)[:, None, None]
-    wanted = values[:, :, None]
-    inside = (np.minimum(start, end) - tolerance <= wanted) & (wanted <= np.maximum(start, end) + tolerance)
-    last = inside.shape[2] - 1 - np.argmax(inside[:, :, ::-1], axis=2)
-    rows = np.arange(len(values))[:, None]
-    before, after = matched[rows, last], matched[rows, last + 1]
-    flat = np.abs(after - before) <= tolerance[:, :, 0]
-    share = np.where(flat, 1.0, (values - before) / np.where(flat, 1.0, after - before)).clip(0.0, 1.0)
-    score = compared[rows, last] + share * (compared[rows, last + 1] - compared[rows, last])
-    return temperatures[last] + share * (temperatures[last + 1] - temperatures[last]), score
+    values = low[:, None] + (np.arange(POINTS) + 0.5) / POINTS * (high - low)[:, None]
+    rows, sides = np.arange(len(values))[:, None], []
+    for matched, compared, temperatures in ((means[0], means[1], heat[0]), (means[2], means[3], heat[1])):
+        start, part = last_crossing(values, matched)
+        score = compared[rows, start] + part * (compared[rows, start + 1] - compared[rows, start])
+        sides.append((temperatures[start] + part * (temperatures[start + 1] - temperatures[start]), score))
+    defined = np.all([np.isfinite(mean).all(axis=1) for mean in means], axis=0)
+    return values, sides[0], sides[1], (low <= high) & defined
