@@ -270,6 +270,7 @@ def content_fingerprint(path: str | Path) -> str:
         if file.is_file()
         and (not is_model or (file.suffix in MODEL_FILES and file.name not in NO_MODEL_FILES))
         and not file.name.startswith(".")
+        and file.suffix != ".pyc"
     ]
     parts = [] if base is None else [content_fingerprint(base)]
     parts += [[str(file.relative_to(place)), file_digest(file)] for file in files]

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..models.loading import free_memory
+from ..run_folder import content_fingerprint, fingerprint, write_whole
 from .harness import (
     Model,
     filters_of,
@@ -27,8 +29,10 @@ from .harness import (
     model_name,
     tokenizer_of,
 )
-from .intervals import student_t_quantile
-from .results import fingerprint, weights_fingerprint, write_whole
+from .statistics import Estimate, bootstrap_estimate, mean_of_estimates, paired_estimate, share_estimate
+
+ALL = "lm-eval"  # the task that stands for all of them, and their group
+MANY = 0.05  # share of items that did not fit the context, from which on scores are flagged
 
 
 class SuiteTask(NamedTuple):
@@ -53,11 +57,22 @@ METRICS = ("acc_norm", "acc", "exact_match")  # for other tasks, the first that 
 FILTERS = ("none", "flexible-extract", "strict-match")
 
 
-class Spread(NamedTuple):
-    """Variance of a mean, with its degrees of freedom."""
+@dataclass(frozen=True)
+class Forgetting:
+    """Rows of the tables of scores and items, without method, stage, seed and temperature, and how tasks were run.
 
-    variance: float
-    degrees: int
+    scores: base_score, tuned_score and change (tuned - base, paired) of each task in the metric's units, shares for the
+      suite, and alignment_tax of the task "lm-eval": the mean over tasks of base - tuned. Limits are over items; tasks
+      are taken as given. A score that is not a mean over items has none, and its task a "note" that says why. The flag
+      "truncated" marks scores of models whose context did not hold more than 5 % of the items.
+    items: the same three per item, where lm-eval gives numbers per item; those of a group are named "task/item".
+    tasks: {"task", "group", "num_problems", "num_samples", "metric", "filter", "shots", "version", "truncated": {"base":
+      items, "tuned": items}, "limit", "chat_template", "seed", "base", "tuned", "note"}.
+    """
+
+    scores: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    tasks: list[dict[str, Any]]
 
 
 def forgetting(
@@ -75,8 +90,8 @@ def forgetting(
     dtype: str | torch.dtype = "auto",
     seed: int = 1234,
     folder: str | Path | None = None,
-) -> dict[str, Any]:
-    """Base against tuned on general tasks: differences with paired standard errors, and their mean.
+) -> Forgetting:
+    """Base against tuned on general tasks: their scores, paired differences, and the mean of these.
 
     base, tuned: hub id or folder, or a loaded (model, tokenizer). One of the two is in memory at a time, unless
       the caller loaded them.
@@ -91,13 +106,6 @@ def forgetting(
     seed: picks the shots where a task draws them, and seeds the random generators of torch, numpy and Python.
     folder: keeps each finished (model, task), to be used again by a later call with the same settings, so that a
       killed run goes on where it was. Loaded models have no name to keep results under and are always run.
-
-    Returns: {"tasks": {name: {"metric", "filter", "shots", "version", "base": {"value", "stderr", "n",
-    "truncated"}, "tuned": the same, "difference": {"value": tuned - base, "low", "high", "stderr", "n"}}},
-    "alignment_tax": {"value": mean over tasks of base - tuned, "low", "high", "stderr", "n": tasks},
-    "chat_template", "limit", "seed", "versions", "base", "tuned"}. Values are in the metric's units, fractions
-    for the suite. Limits are 95 %, over items; tasks are taken as given. A difference that cannot be paired has
-    no limits and a "note" that says why. "truncated" counts items that did not fit the model's context.
 
     Raises ImportError without a supported lm-eval, and ValueError for unknown tasks, data that cannot be
     loaded, shots a task does not take, metrics that do not exist or fall when models get better, a missing chat
@@ -120,30 +128,29 @@ def forgetting(
     run = {"limit": limit, "apply_chat_template": apply_chat_template, "seed": seed}
     runs = {name: partial(measure, manager=manager, tasks=loaded[name], shots=shots_of[name], **run) for name in names}
     place = {"chat_template": template, "batch_size": batch_size, "device": device, "dtype": dtype}
-    settings = {**run, "template": template, "dtype": str(dtype), "lm_eval": installed, "files": files_in(task_dir)}
-    found = []
+    files = None if task_dir is None else content_fingerprint(task_dir)
+    settings = {**run, "template": template, "dtype": str(dtype), "lm_eval": installed, "files": files}
+    records = []
     for source in (base, tuned):
         keys = {name: {"task": name, "shots": shots_of[name], **settings} for name in names}
-        found.append(evaluate_model(source, runs, place, kept_paths(source, keys, folder)))
-    compared = {}
-    for name in names:
-        compared |= compare(name, found[0][name], found[1][name], metrics or {})
-    return {
-        "tasks": {name: entry for name, (entry, _) in compared.items()},
-        "alignment_tax": alignment_tax(list(compared.values())),
-        "chat_template": apply_chat_template,
-        "limit": limit,
-        "seed": seed,
-        "versions": {"lm_eval": installed},
-        "base": model_name(base),
-        "tuned": model_name(tuned),
-    }
+        records.append(evaluate_model(source, runs, place, kept_paths(source, keys, folder)))
+    facts = {"limit": limit, "chat_template": apply_chat_template, "seed": seed}
+    facts |= {"base": model_name(base), "tuned": model_name(tuned)}
+    parts = [part for name in names for part in compared(name, records[0][name], records[1][name], metrics or {})]
+    losses = [part.change.mapped(lambda value: 0.0 - value) for part in parts]
+    unit = "share" if all(part.unit == "share" for part in parts) else "score"
+    tax = score_row(ALL, "alignment_tax", mean_of_estimates(losses), unit, "")
+    return Forgetting(
+        [row for part in parts for row in part.scores] + [tax],
+        [row for part in parts for row in part.items],
+        [{**part.facts, **facts} for part in parts],
+    )
 
 
 def task_names(tasks: str | Sequence[str]) -> list[str]:
     """Each task once, "gem" standing for the six of `SUITE`; ValueError for none."""
     given = [tasks] if isinstance(tasks, str) else tasks
-    names = list(dict.fromkeys(name for one in given for name in (SUITE if one == "gem" else [one])))
+    names = list(dict.fromkeys(name for task in given for name in (SUITE if task == "gem" else [task])))
     if not names:
         raise ValueError('No task is given; name lm-eval tasks, or "gem" for the six of the GEM paper.')
     return names
@@ -194,19 +201,11 @@ def shared_template(tuned: Model) -> Any:
     return template
 
 
-def files_in(task_dir: str | Path | None) -> list[tuple[str, int, int]]:
-    """Name, size and time of every file, so that results kept for other tasks or data are not used."""
-    if task_dir is None:
-        return []
-    paths = sorted(path for path in Path(task_dir).rglob("*") if path.is_file() and path.suffix != ".pyc")
-    return [(str(path.relative_to(task_dir)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-
-
 def kept_paths(source: Model, keys: Mapping[str, Any], folder: str | Path | None) -> dict[str, Path]:
     """{task: file of its results}; empty when nothing can be kept."""
     if folder is None or isinstance(source, tuple):
         return {}
-    weights = [str(source), weights_fingerprint(str(source))]
+    weights = content_fingerprint(source)
     return {
         name: Path(folder) / f"{re.sub('[^A-Za-z0-9_.-]', '_', name)}-{fingerprint([weights, key])[:16]}.json"
         for name, key in keys.items()
@@ -236,45 +235,107 @@ def evaluate_model(
     return records
 
 
-def compare(
-    name: str, base: Mapping[str, Any], tuned: Mapping[str, Any], metrics: Mapping[str, str]
-) -> dict[str, tuple[dict[str, Any], Spread | None]]:
-    """{task or group: (its part of the result, the difference's spread)} from both models' records of one name."""
+class Part(NamedTuple):
+    """What one task or group adds to the result."""
+
+    scores: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    facts: dict[str, Any]
+    change: Estimate
+    unit: str
+
+
+def compared(name: str, base: Mapping[str, Any], tuned: Mapping[str, Any], metrics: Mapping[str, str]) -> list[Part]:
+    """The task or group, or each task of a tag, from both models' records of one name."""
     check_same_items(name, base["tasks"], tuned["tasks"])
-    compared = {}
+    parts = []
     for entry, scores in base["entries"].items():
-        members = [entry] if entry in base["tasks"] else list(base["tasks"])
         key = metric_key(entry, wanted_metric(entry, name, metrics), scores)
-        metric, _, chosen = key.partition(",")
-        shots = sorted({base["tasks"][member]["shots"] for member in members})
-        versions = sorted({str(base["tasks"][member]["version"]) for member in members})
-        sides = [(one["entries"][entry][key], {m: one["tasks"][m] for m in members}) for one in (base, tuned)]
-        difference, spread = paired_difference(key, sides)
-        part = {
-            "metric": metric,
-            "filter": chosen,
-            "shots": shots[0] if len(shots) == 1 else shots,
-            "version": versions[0] if len(versions) == 1 else versions,
-        }
-        for side, (score, items) in zip(("base", "tuned"), sides, strict=True):
-            truncated = sum(one["truncated"] for one in items.values())
-            part[side] = {**score, "n": difference["n"], "truncated": truncated}
-        compared[entry] = ({**part, "difference": difference}, spread)
-    return compared
+        members = [entry] if entry in base["tasks"] else list(base["tasks"])
+        sides = [{member: record["tasks"][member] for member in members} for record in (base, tuned)]
+        parts.append(part_of(entry, key, [record["entries"][entry][key] for record in (base, tuned)], sides))
+    return parts
+
+
+def part_of(entry: str, key: str, values: Sequence[float], sides: Sequence[Mapping[str, Any]]) -> Part:
+    """values: lm-eval's score of base and of tuned. sides: {task: its items} of both."""
+    columns = [[task["values"].get(key) for task in side.values()] for side in sides]
+    docs = [
+        f"{member}/{doc}" if len(sides[0]) > 1 else str(doc)
+        for member in sides[0]
+        for doc in sides[0][member]["doc_id"]
+    ]
+    truncated = [sum(task["truncated"] for task in side.values()) for side in sides]
+    flags = ["truncated" if count > MANY * len(docs) else "" for count in truncated]
+    facts = {"task": entry, "group": ALL, "num_problems": len(docs), "num_samples": 1}
+    facts |= dict(zip(("metric", "filter"), key.split(","), strict=True))
+    for fact in ("shots", "version"):
+        kinds = sorted({task[fact] for task in sides[0].values()}, key=str)
+        facts[fact] = kinds[0] if len(kinds) == 1 else kinds
+    facts["truncated"] = dict(zip(("base", "tuned"), truncated, strict=True))
+
+    per_item = all(column is not None for side in columns for column in side)
+    weights = weights_of(values, columns) if per_item else None
+    unit = (
+        "share"
+        if per_item and all(0.0 <= min(task) <= max(task) <= 1.0 for side in columns for task in side)
+        else "score"
+    )
+    if weights is None:
+        why = f"{key} is not a mean over items" if per_item else f"lm-eval gives no number per item for {key}"
+        facts["note"] = f"{why}, so the difference is not paired"
+        estimates = [Estimate(value, None, None, len(docs), "items") for value in (*values, values[1] - values[0])]
+    else:
+        mean = share_estimate if unit == "share" else bootstrap_estimate
+        strata = [[mean(task, "items") for task in side] for side in columns]
+        strata.append([paired_estimate(after, before, "items") for before, after in zip(*columns, strict=True)])
+        estimates = [replace(mean_of_estimates(parts, "items", weights), n=len(docs)) for parts in strata]
+    names = ("base_score", "tuned_score", "change")
+    flags.append(max(flags))
+    rows = [score_row(entry, *row) for row in zip(names, estimates, [unit] * 3, flags, strict=True)]
+    items = []
+    if per_item:
+        flat = [[value for task in side for value in task] for side in columns]
+        flat.append([after - before for before, after in zip(*flat, strict=True)])
+        items = [
+            {"task": entry, "item": doc, "metric": metric, "value": value}
+            for metric, column in zip(names, flat, strict=True)
+            for doc, value in zip(docs, column, strict=True)
+        ]
+    return Part(rows, items, facts, estimates[2], unit)
+
+
+def weights_of(values: Sequence[float], columns: Sequence[Sequence[Sequence[float]]]) -> list[float] | None:
+    """The weights of the subtasks in lm-eval's own score: by number of items, or all the same; None for neither.
+
+    The subtasks of a group are strata: items vary within them, the subtasks are given.
+    """
+    sizes = [len(task) for task in columns[0]]
+    for weights in ([size / sum(sizes) for size in sizes], [1 / len(sizes)] * len(sizes)):
+        means = [
+            math.fsum(weight * fmean(task) for weight, task in zip(weights, side, strict=True)) for side in columns
+        ]
+        if all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in zip(means, values, strict=True)):
+            return weights
+    return None
+
+
+def score_row(task: str, metric: str, estimate: Estimate, unit: str, flags: str) -> dict[str, Any]:
+    return {"task": task, "metric": metric, **asdict(estimate), "unit": unit, "flags": flags}
 
 
 def check_same_items(name: str, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
     again = "Evaluate both anew, in an empty folder."
     for member in {**base, **tuned}:
-        one, other = base.get(member), tuned.get(member)
-        if one is None or other is None or any(one[part] != other[part] for part in ("doc_id", "doc_hash")):
+        before, after = base.get(member), tuned.get(member)
+        if before is None or after is None or any(before[part] != after[part] for part in ("doc_id", "doc_hash")):
             raise ValueError(f"Base and tuned were evaluated on different items of {name} ({member}). {again}")
-        if one["prompt_hash"] != other["prompt_hash"]:
+        if before["prompt_hash"] != after["prompt_hash"]:
             raise ValueError(f"Base and tuned were given different prompts in {name} ({member}). {again}")
 
 
 def metric_key(name: str, wanted: str | None, scores: Collection[str]) -> str:
-    """ "METRIC,FILTER" among the scores; ValueError with what was found when there is no such metric."""
+    """ "METRIC,FILTER" among the scores; ValueError with those there are when there is no such metric."""
     if wanted is None:
         order = [f"{metric},{chosen}" for metric in METRICS for chosen in FILTERS]
         order += sorted(key for key in scores if key.partition(",")[0] in METRICS)
@@ -288,77 +349,3 @@ def metric_key(name: str, wanted: str | None, scores: Collection[str]) -> str:
 
 def listed(scores: Collection[str]) -> str:
     return ", ".join(repr(key) for key in sorted(scores))
-
-
-def paired_difference(
-    key: str, sides: Sequence[tuple[Mapping[str, float], Mapping[str, Any]]]
-) -> tuple[dict[str, Any], Spread | None]:
-    """tuned - base of one metric, from (score, {task: items}) of base and tuned.
-
-    The subtasks of a group are strata: items vary within them, the subtasks are given. Each has the weight it has
-    in lm-eval's own score, by its number of items or equal for all.
-    """
-    (base, base_items), (tuned, tuned_items) = sides
-    count = sum(len(one["doc_id"]) for one in base_items.values())
-    value = tuned["value"] - base["value"]
-    part = {"value": value, "low": None, "high": None, "stderr": None, "n": count}
-    if not all(key in one["values"] for items in (base_items, tuned_items) for one in items.values()):
-        return {**part, "note": f"lm-eval gives no number per item for {key}, so the difference is not paired"}, None
-    columns = [[one["values"][key] for one in items.values()] for items in (base_items, tuned_items)]
-    weights = next(
-        (
-            candidate
-            for candidate in ([len(column) / count for column in columns[0]], [1 / len(base_items)] * len(base_items))
-            if all(is_mean(score, side, candidate) for score, side in zip((base, tuned), columns, strict=True))
-        ),
-        None,
-    )
-    if weights is None:
-        return {**part, "note": f"{key} is not a mean over items, so the difference is not paired"}, None
-    strata = [[t - b for b, t in zip(*pair, strict=True)] for pair in zip(*columns, strict=True)]
-    if min(len(stratum) for stratum in strata) < 2:
-        return {**part, "note": "a single item (of a subtask) says nothing about the spread"}, None
-    spread = stratified_spread(strata, weights)
-    return part | limits(value, spread), spread
-
-
-def is_mean(score: Mapping[str, float], columns: Sequence[Sequence[float]], weights: Sequence[float]) -> bool:
-    mean = math.fsum(weight * fmean(column) for weight, column in zip(weights, columns, strict=True))
-    return math.isclose(mean, score["value"], rel_tol=1e-9, abs_tol=1e-12)
-
-
-def stratified_spread(strata: Sequence[Sequence[float]], weights: Sequence[float]) -> Spread:
-    """Spread of sum_s w_s mean(stratum s), for at least two values in each stratum."""
-    spreads = []
-    for values, weight in zip(strata, weights, strict=True):
-        mean = fmean(values)
-        degrees = len(values) - 1
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        spreads.append(Spread(weight**2 * squares / degrees / len(values), degrees))
-    return combined(spreads)
-
-
-def combined(spreads: Sequence[Spread]) -> Spread:
-    """Spread of a sum of independent parts, with Welch's degrees of freedom, rounded down."""
-    variance = math.fsum(one.variance for one in spreads)
-    if variance == 0.0:
-        return Spread(0.0, sum(one.degrees for one in spreads))
-    welch = variance**2 / math.fsum(one.variance**2 / one.degrees for one in spreads)
-    return Spread(variance, max(1, math.floor(welch + 1e-9)))
-
-
-def limits(value: float, spread: Spread) -> dict[str, float]:
-    stderr = math.sqrt(spread.variance)
-    half = student_t_quantile(0.95, spread.degrees) * stderr
-    return {"low": value - half, "high": value + half, "stderr": stderr}
-
-
-def alignment_tax(compared: Sequence[tuple[Mapping[str, Any], Spread | None]]) -> dict[str, Any]:
-    """Mean over tasks of base - tuned; its limits hold for other items of these tasks."""
-    number = len(compared)
-    value = -fmean(entry["difference"]["value"] for entry, _ in compared) + 0.0  # no -0.0
-    part = {"value": value, "low": None, "high": None, "stderr": None, "n": number}
-    spreads = [spread for _, spread in compared]
-    if None in spreads:
-        return part
-    return part | limits(value, combined([Spread(one.variance / number**2, one.degrees) for one in spreads]))

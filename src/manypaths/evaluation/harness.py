@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from packaging.specifiers import SpecifierSet
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
-from ..models.loading import default_device
+from ..models.loading import default_device, load_tokenizer
 
 SUPPORTED = SpecifierSet(">=0.4.12,<0.5")  # the first release with TaskManager.load, up to the next change of API
-BOOTSTRAP_RESAMPLES = 1000  # only for metrics that are not means; means have a closed form
 
 Model = str | Path | tuple[Any, Any]  # hub id or folder, or a loaded (model, tokenizer)
 
@@ -29,12 +28,12 @@ def harness_version() -> str:
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise ImportError("Forgetting needs lm-eval: pip install 'manypaths[forgetting]'.") from error
-    found = version("lm_eval")
-    if found not in SUPPORTED:
+    installed = version("lm_eval")
+    if installed not in SUPPORTED:
         raise ImportError(
-            f"lm-eval {found} is installed, but versions {SUPPORTED} are supported: pip install 'manypaths[forgetting]'."
+            f"lm-eval {installed} is installed, but versions {SUPPORTED} are supported: pip install 'manypaths[forgetting]'."
         )
-    return found
+    return installed
 
 
 def load_tasks(names: Sequence[str], task_dir: str | Path | None = None) -> tuple[Any, dict[str, list[Any]]]:
@@ -42,7 +41,7 @@ def load_tasks(names: Sequence[str], task_dir: str | Path | None = None) -> tupl
 
     A tag gives several objects.
 
-    task_dir: folder with YAML tasks of one's own, which win over built-in ones of the same name. When it holds
+    task_dir: folder with YAML tasks, which win over built-in ones of the same name. When it holds
     all that is asked for, the index of the 14,000 built-in tasks is not read.
 
     Raises ValueError for a folder that is missing, an unknown name, or data that cannot be loaded.
@@ -56,10 +55,11 @@ def load_tasks(names: Sequence[str], task_dir: str | Path | None = None) -> tupl
     loaded = {}
     for name in names:
         try:
-            found = manager.load([name])
+            objects = manager.load([name])
         except OSError as error:
             raise ValueError(data_missing(name, manager, task_dir, error)) from error
-        loaded[name] = [found["groups"][name]] if name in found["groups"] else list(found["tasks"].values())
+        groups = objects["groups"]
+        loaded[name] = [groups[name]] if name in groups else list(objects["tasks"].values())
     return manager, loaded
 
 
@@ -100,15 +100,12 @@ def data_missing(name: str, manager: Any, task_dir: str | Path | None, error: OS
 
 def leaves(objects: Iterable[Any]) -> list[Any]:
     """The tasks themselves, of task and group objects."""
-    found = []
-    for one in objects:
-        found += one.get_all_tasks() if hasattr(one, "get_all_tasks") else [one]
-    return found
+    return [task for item in objects for task in (item.get_all_tasks() if hasattr(item, "get_all_tasks") else [item])]
 
 
 def filters_of(task: Any) -> list[str]:
     """The names lm-eval puts behind a task's metrics."""
-    return [one["name"] for one in task.get_config("filter_list") or []] or ["none"]
+    return [entry["name"] for entry in task.get_config("filter_list") or []] or ["none"]
 
 
 def model_name(source: Model) -> str:
@@ -118,7 +115,7 @@ def model_name(source: Model) -> str:
 
 def tokenizer_of(source: Model) -> Any:
     """A tokenizer of our own to change: loaded, or copied from the caller's."""
-    return copy.deepcopy(source[1]) if isinstance(source, tuple) else AutoTokenizer.from_pretrained(source)
+    return copy.deepcopy(source[1]) if isinstance(source, tuple) else load_tokenizer(str(source))
 
 
 def harness_model(
@@ -157,22 +154,21 @@ def measure(
 ) -> dict[str, Any]:
     """What lm-eval finds for the objects of one name, as `load_tasks` gives them; ready for JSON.
 
-    Returns: {"entries": {task or group: {"METRIC,FILTER": {"value", "stderr"}}}, "tasks": {task: {"shots",
-    "version", "truncated": items longer than the model's context, "doc_id", "doc_hash", "prompt_hash": [items],
-    "values": {"METRIC,FILTER": [items]}}}}. A group that lm-eval gives no score of its own has an entry for each
-    of its tasks.
+    Returns: {"entries": {task or group: {"METRIC,FILTER": score}}, "tasks": {task: {"shots", "version", "truncated":
+    items longer than the model's context, "doc_id", "doc_hash", "prompt_hash": [items], "values": {"METRIC,FILTER":
+    [items]}}}}. A group that lm-eval gives no score of its own has an entry for each of its tasks.
 
     Raises ValueError in a process that lm-eval takes for one of several.
     """
     from lm_eval import simple_evaluate
 
-    found = simple_evaluate(
+    results = simple_evaluate(
         model=lm,
         tasks=list(tasks),
         task_manager=manager,
         num_fewshot=shots,
         limit=limit,
-        bootstrap_iters=BOOTSTRAP_RESAMPLES,
+        bootstrap_iters=0,  # limits come from the values of the items
         apply_chat_template=apply_chat_template,
         fewshot_as_multiturn=apply_chat_template,
         random_seed=seed,
@@ -180,34 +176,32 @@ def measure(
         torch_random_seed=seed,
         fewshot_random_seed=seed,
     )
-    if found is None:
+    if results is None:
         raise ValueError("Forgetting runs in a single process; start it without torchrun or accelerate launch.")
     top = tasks[0].name if hasattr(tasks[0], "get_all_tasks") else None
-    entries = {top: scores_of(found["results"][top])} if top is not None else {}
+    entries = {top: scores_of(results["results"][top])} if top is not None else {}
     if not entries.get(top):
-        entries = {name: scores_of(found["results"][name]) for name in found["samples"]}
+        entries = {name: scores_of(results["results"][name]) for name in results["samples"]}
     return {
         "entries": entries,
         "tasks": {
             name: {
-                "shots": found["n-shot"][name],
-                "version": found["versions"][name],
+                "shots": results["n-shot"][name],
+                "version": results["versions"][name],
                 **items_of(lm, samples),
             }
-            for name, samples in found["samples"].items()
+            for name, samples in results["samples"].items()
         },
     }
 
 
-def scores_of(row: dict[str, Any]) -> dict[str, dict[str, float | None]]:
-    """{"METRIC,FILTER": {"value", "stderr"}} from a row of lm-eval's results."""
-    scores = {}
-    for key, value in row.items():
-        metric, comma, chosen = key.partition(",")
-        if comma and not metric.endswith("_stderr") and is_number(value):
-            stderr = row.get(f"{metric}_stderr,{chosen}")
-            scores[key] = {"value": float(value), "stderr": float(stderr) if is_number(stderr) else None}
-    return scores
+def scores_of(row: dict[str, Any]) -> dict[str, float]:
+    """{"METRIC,FILTER": score} from a row of lm-eval's results."""
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if "," in key and not key.partition(",")[0].endswith("_stderr") and is_number(value)
+    }
 
 
 def items_of(lm: Any, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -217,9 +211,9 @@ def items_of(lm: Any, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         by_filter.setdefault(sample["filter"], {})[sample["doc_id"]] = sample
     items = dict(sorted(next(iter(by_filter.values())).items()))
     values = {}
-    for chosen, found in by_filter.items():
-        for metric in found[next(iter(items))]["metrics"]:
-            column = [found[doc].get(metric) for doc in items]
+    for chosen, filtered in by_filter.items():
+        for metric in filtered[next(iter(items))]["metrics"]:
+            column = [filtered[doc].get(metric) for doc in items]
             if all(is_number(value) for value in column):
                 values[f"{metric},{chosen}"] = [float(value) for value in column]
     return {

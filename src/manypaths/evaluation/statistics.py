@@ -5,7 +5,7 @@ Limits are 95 % limits. What they hold for is said by `over`:
 - "seeds" (also "rows", "texts"): Student's t, from three values on; two values cannot tell their own spread.
 - "problems", "items": the bootstrap over problems. A problem is the cluster: its samples are not independent and enter
   as their one mean. Where all problems agree, resampling sees no spread although the next problem may differ; the exact
-  binomial limits do (`share_estimate`, `paired_difference`).
+  binomial limits do (`share_estimate`, `paired_estimate`).
 
 Values must be finite numbers. Resampling draws the same numbers every time, so results are reproducible.
 """
@@ -165,27 +165,39 @@ def item_means(runs: Sequence[Mapping[Key, float]]) -> dict[Key, float]:
 
 
 def paired_difference(a: Values, b: Values, over: str) -> Difference:
+    """`paired_estimate` of a - b, with the p-value: over "seeds" the paired t test's, else the sign-flip test's.
+
+    Seeds that all differ by the same amount have no spread for t, so signs are flipped there, too.
+    """
+    estimate, (differences, span) = paired_estimate(a, b, over), paired(a, b, over)
+    if over != "seeds" or np.ptp(differences) <= ROUNDING * span:
+        return Difference(estimate, None if estimate.low is None else sign_flip_p_value(differences))
+    enough = len(differences) >= LEAST_FOR_T
+    return Difference(estimate, float(stats.ttest_1samp(differences, 0.0).pvalue) if enough else None)
+
+
+def paired_estimate(a: Values, b: Values, over: str) -> Estimate:
     """Mean of a - b, where a[i] and b[i] share the seed, or the problem.
 
-    Over "seeds" limits and p-value are those of the paired t test, from three on. Over problems the limits are
-    `bootstrap_estimate`'s and the p-value that of the sign-flip test (`sign_flip_p_value`).
-
-    Where all n differences agree, neither sees a spread. Then up to 1 - 0.025^(1 / n) of all problems may differ
-    otherwise (exact binomial), by as much as the largest value seen, at least 1; the limits leave room for that.
+    Over "seeds" with t limits, from three on, over problems with those of the bootstrap. Where all n differences agree,
+    neither sees a spread. Then up to 1 - 0.025^(1 / n) of all problems may differ otherwise (exact binomial), by as much
+    as the largest value seen, at least 1; the limits leave room for that.
     """
+    differences, span = paired(a, b, over)
+    n, value = len(differences), float(differences.mean())
+    if over == "seeds" and n < LEAST_FOR_T:
+        return Estimate(value, None, None, n, over)
+    if np.ptp(differences) <= ROUNDING * span:
+        return agreeing(value, -span, span, n, over)
+    return mean_estimate(differences, over) if over == "seeds" else bootstrap_estimate(differences, over)
+
+
+def paired(a: Values, b: Values, over: str) -> tuple[np.ndarray, float]:
+    """The differences, and the largest value of either side, at least 1."""
     first, second = finite_values(a, f"{over}, first side"), finite_values(b, f"{over}, second side")
     if len(first) != len(second):
         raise ValueError(f"Paired values over {over} must come in pairs; got {len(first)} and {len(second)}.")
-    differences = first - second
-    n, value = len(differences), float(differences.mean())
-    if over == "seeds" and n < LEAST_FOR_T:
-        return Difference(Estimate(value, None, None, n, over), None)
-    span = max(1.0, float(np.abs(first).max()), float(np.abs(second).max()))
-    if np.ptp(differences) <= ROUNDING * span:
-        return Difference(agreeing(value, -span, span, n, over), sign_flip_p_value(differences))
-    if over == "seeds":
-        return Difference(mean_estimate(differences, over), float(stats.ttest_1samp(differences, 0.0).pvalue))
-    return Difference(bootstrap_estimate(differences, over), sign_flip_p_value(differences))
+    return first - second, max(1.0, float(np.abs(first).max()), float(np.abs(second).max()))
 
 
 def macro_paired_difference(
@@ -204,7 +216,7 @@ def macro_paired_difference(
         alone = sorted(groups_a.keys() ^ groups_b.keys())
         raise ValueError(f"Both sides need the same groups; only one of them has {', '.join(alone)}.")
     weights = dict.fromkeys(groups_a, 1.0 / len(groups_a)) if weights is None else weights
-    parts = [paired_difference(groups_a[name], groups_b[name], name).estimate for name in groups_a]
+    parts = [paired_estimate(groups_a[name], groups_b[name], name) for name in groups_a]
     shares = [
         weights[name] * (np.asarray(groups_a[name], float) - np.asarray(groups_b[name], float)) / len(groups_a[name])
         for name in groups_a
@@ -265,9 +277,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def with_holm(family: Mapping[Key, Difference]) -> dict[Key, Difference]:
     """The same differences with `adjusted` filled in; those that could not be tested are no part of the family."""
-    tested = {key: one.p_value for key, one in family.items() if one.p_value is not None}
+    tested = {key: difference.p_value for key, difference in family.items() if difference.p_value is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {key: replace(one, adjusted=adjusted.get(key)) for key, one in family.items()}
+    return {key: replace(difference, adjusted=adjusted.get(key)) for key, difference in family.items()}
 
 
 def detectable_difference(differences: Values, power: float = 0.8, level: float = 0.05) -> float | None:
