@@ -16,13 +16,13 @@ from ..functions import did_you_mean
 
 
 def quickstart(argv: list[str]) -> None:
-    from ..experiment import QuickstartConfig, quickstart
+    from ..experiment.run import QuickstartConfig, quickstart
 
     quickstart(*parse([QuickstartConfig], argv, "manypaths quickstart"))
 
 
 def experiment(argv: list[str]) -> None:
-    from ..experiment import ExperimentConfig, experiment
+    from ..experiment.run import ExperimentConfig, experiment
 
     experiment(*parse([ExperimentConfig], named_first(argv, "experiment"), "manypaths experiment"))
 

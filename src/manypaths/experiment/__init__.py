@@ -1,6 +1,1 @@
-"""SFT -> RL -> evaluation for several objectives and seeds, in stages that survive a kill."""
-
-from .quickstart import quickstart
-from .stages import Stage, StageFailed, run_stages
-
-__all__ = ["Stage", "StageFailed", "quickstart", "run_stages"]
+"""Which objective, on this model and data? Methods x seeds of ordinary runs, with the controls a comparison needs."""

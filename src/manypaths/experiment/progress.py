@@ -1,39 +1,61 @@
-"""A bar with an estimate for long work, and one line per finished evaluation."""
+"""A bar with what is running and how long it will take, and a line per finished evaluation."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .stages import Stage
+from ..evaluation.table import RESULTS, read_results
+from .controls import headlines
+from .estimate import duration
+from .stages import Stage, Told
 
-SHOWN = ("pass@1", "pass@64", "distinct_correct", "side_tasks")
+SHOWN = ("pass@1", "distinct_correct", "mean_reward")
+NAME = 44  # columns of a stage's name
 
 
 @contextlib.contextmanager
-def progress(stages: list[Stage]) -> Iterator[Callable[[Stage, dict[str, Any], bool], None]]:
-    """Gives the `on_done` callback of `run_stages`; the estimate is in expected seconds of work."""
-    console = Console(highlight=False)
+def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, console: Console) -> Iterator[Told]:
+    """Gives what `run_stages` tells its events to. Without a terminal there is no bar, only the lines."""
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f}%"),
+        TextColumn("{task.percentage:3.0f}%"),
+        BarColumn(20),
         TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console, speed_estimate_period=600) as bar:
-        task = bar.add_task("starting".ljust(20), total=sum(stage.cost for stage in stages))
+    running: dict[str, Stage] = {}
+    began, done, fresh = time.monotonic(), 0.0, 0.0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=sum(costs.values()))
 
-        def on_done(stage: Stage, result: dict[str, Any], cached: bool) -> None:
-            bar.update(task, advance=stage.cost, description=stage.name.ljust(20))
-            if "scores" in result:
-                scores = ", ".join(f"{name} {result['scores'][name]['value']:.3f}" for name in SHOWN)
-                line = f"{stage.name:20} {scores}{' (kept)' if cached else ''}"
-                console.print(line, soft_wrap=True, markup=False)
-            elif "skipped" in result and stage.name.endswith("-model"):
-                console.print(f"{stage.name:20} left out: {result['skipped']}", markup=False)
+        def told(event: str, stage: Stage, text: str) -> None:
+            nonlocal done, fresh
+            if event == "started":
+                running[stage.key] = stage
+            else:
+                running.pop(stage.key, None)
+                done += costs[stage.key]
+                fresh += costs[stage.key] if event == "finished" else 0.0
+            rest = (sum(costs.values()) - done) / min(slots, len(stages))
+            if fresh:  # what was expected is corrected by what was seen
+                rest *= (time.monotonic() - began) * min(slots, len(stages)) / fresh
+            names = ", ".join(stage.name for stage in running.values()) or "done"
+            bar.update(task, completed=done, description=f"about {duration(rest)} left: {names}")
+            line = headline_of(stage) if event in ("finished", "kept") else text
+            if line:
+                mark = {"kept": " (kept)", "failed": "failed: ", "left out": "left out: "}.get(event, "")
+                line = f"{mark}{line}" if event in ("failed", "left out") else f"{line}{mark}"
+                console.print(f"{stage.name:{NAME}} {line}", soft_wrap=True, markup=False, highlight=False)
 
-        yield on_done
+        yield told
+
+
+def headline_of(stage: Stage) -> str:
+    """The main scores of a finished evaluation; nothing for other stages."""
+    if stage.subcommand != "eval" or not (stage.output / RESULTS).is_file() or "temperatures" in stage.options:
+        return ""
+    scores = read_results(stage.output).scores
+    values = {metric: headlines(scores, metric)["value"] for metric in SHOWN}
+    return "  ".join(f"{metric} {value.iloc[0]:.3f}" for metric, value in values.items() if len(value))
