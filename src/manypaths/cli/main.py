@@ -61,13 +61,15 @@ def grpo(argv: list[str]) -> None:
 
 
 def evaluate(argv: list[str]) -> None:
-    from ..evaluation.pipeline import EVAL_OPTIONS, evaluate
-    from ..report import print_report, write_report
+    from ..evaluation.config import EVAL_OPTIONS
 
     options = parse(EVAL_OPTIONS, argv, "manypaths eval")
+    from ..evaluation.pipeline import evaluate
+    from ..report import print_report, write_report
+
     results = evaluate(*options)
     print_report(results)
-    print(f"report: {write_report(results, results.folder)}")
+    print(f"report: {write_report(results, results.folders[0])}")
 
 
 def report(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Sets of problems: the eight maths benchmarks by name, files of prompts, and a user's own as five lines of YAML.
+"""Sets of problems: the eight mathematical benchmarks by name, files of prompts, and a user's own as a few lines of YAML.
 
 No problem ships with the package. A benchmark is read from the hub or, with `data_dir`, from local files
 `<name>.jsonl` with one {"id", "problem", "answer"} a line. Sampling defaults are those of SED-SFT's evaluation
@@ -6,39 +6,48 @@ No problem ships with the package. A benchmark is read from the hub or, with `da
 """
 
 import math
+import string
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from ..data.sources import json_kind, json_lines, looks_like_file, read_source, read_text
 from ..functions import did_you_mean
 from ..generation.samples import Sampling
+from ..grading.graders import resolve_grader
 
 INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
 LOCAL_ENDINGS = (".jsonl", ".json", ".parquet")
-GOLDS = ("plain", "boxed", "hashes")
+CHOICES = {"gold": ("plain", "boxed", "hashes"), "answers": ("final", "text"), "prompt_format": ("chat", "text")}
+MAIN = "main"  # the group of benchmarks that models are compared by
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: `text` is what the model is asked, `answer` the gold, None where nothing is graded."""
+    """One problem: `text` is what is asked, `answer` the gold or None, `row` every column of its row in the data."""
 
     id: str
     text: str
-    answer: str | None
+    answer: str | None = None
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where problems come from, how they are asked, and how often they are sampled unless told otherwise.
+    r"""Where problems come from, how they are asked and graded, and how often they are sampled unless told otherwise.
 
-    `source` is a hub id or a file. `problem` and `answer` name columns; without `answer` nothing is graded and
-    the samples are judged for diversity only. `gold` says how the answer column holds the answer: "plain", in
-    the last box ("boxed"), or after the last "####" ("hashes"). `prompt` is a template with {problem}.
+    source: a hub id or a file. problem, answer: names of columns.
+    gold: how the answer column holds the answer: "plain", in the last box ("boxed"), or after the last "####" ("hashes").
+    prompt: a template with any column in braces; {problem} is the problem's column.
+    grader: a name of `grading.graders`, or "module:function"; "math" where there is an answer. Without answer and grader
+      nothing is graded, and the samples are judged for diversity only.
+    answers: what makes two answers the same, "final" (equal final answers, for "math") or "text".
+    group: benchmarks of other groups than "main" are averaged apart and are not what models are compared by.
+    prompt_format: "chat" or "text"; wins over the command's.
     """
 
     name: str
@@ -49,28 +58,20 @@ class Benchmark:
     answer: str | None = "answer"
     gold: str = "plain"
     prompt: str = INSTRUCTION
+    grader: str | None = "math"
+    answers: str = "final"
+    group: str = MAIN
+    prompt_format: str | None = None
     num_samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_new_tokens: int = 3072
 
-    def __post_init__(self) -> None:
-        if self.gold not in GOLDS:
-            raise ValueError(f"gold of benchmark {self.name} is {self.gold!r}; choose one of {', '.join(GOLDS)}.")
-        try:
-            self.prompt.format(problem="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"The prompt of benchmark {self.name} has a brace that is not {{problem}}; double the others."
-            ) from error
-        if "{problem}" not in self.prompt:
-            raise ValueError(f"The prompt of benchmark {self.name} lacks {{problem}}.")
-
 
 SMALL: dict[str, Any] = {"num_samples": 8, "temperature": 0.7}  # 30 to 40 problems: avg@8
 OPEN_ENDED: dict[str, Any] = {  # GEM's poems and stories (arXiv:2408.16673)
-    "answer": None, "prompt": "{problem}", "num_samples": 16, "top_k": 50, "top_p": 0.9, "max_new_tokens": 512,
+    "answer": None, "prompt": "{problem}", "grader": None, "answers": "text", "num_samples": 16, "top_k": 50, "top_p": 0.9, "max_new_tokens": 512,
 }  # fmt: skip
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -119,46 +120,37 @@ ERRATA = (
 def resolve_benchmarks(names: Sequence[str]) -> list[Benchmark]:
     """Benchmarks by name, `all` for the eight, or a path to a YAML file; each once, in the order given.
 
-    Raises ValueError for an unknown name (near ones are offered) or two benchmarks of one name.
+    Raises ValueError for an unknown name (near ones are offered).
     """
-    found: list[Benchmark] = []
+    benchmarks: list[Benchmark] = []
     for name in names:
         if name == "all":
-            found += BENCHMARKS.values()
+            benchmarks += BENCHMARKS.values()
         elif name in BENCHMARKS:
-            found.append(BENCHMARKS[name])
+            benchmarks.append(BENCHMARKS[name])
         elif name.endswith((".yaml", ".yml")):
-            found.append(read_benchmark(Path(name)))
+            benchmarks.append(read_benchmark(Path(name)))
         else:
             hint = did_you_mean(name, [*BENCHMARKS, "all"])
             raise ValueError(
                 f"Unknown benchmark {name!r}. {hint}Known: {', '.join(BENCHMARKS)}, or all; your own is a .yaml file."
             )
-    unique = list(dict.fromkeys(found))
-    check_names([one.name for one in unique])
-    return unique
-
-
-def check_names(names: Sequence[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"Two benchmarks are called {name!r}; give one another name.")
+    return list(dict.fromkeys(benchmarks))
 
 
 def read_benchmark(path: Path) -> Benchmark:
     """A benchmark from flat YAML whose keys are Benchmark's fields; `name` and `source` are needed.
 
-    A `source` that is a file is looked for beside the YAML. A file's split is `train`. Without `answer` the
-    problems are open-ended and get the defaults of such sets.
+    A `source` that is a file is looked for beside the YAML. A file's split is `train`.
 
-    Raises FileNotFoundError, or ValueError for what is no such mapping.
+    Raises FileNotFoundError, or ValueError for what is not such a mapping.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"No benchmark file at {path}.")
+        raise FileNotFoundError(f"There is no benchmark file at {path}.")
     try:
         given = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no readable YAML: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(given, dict):
         raise ValueError(f"{path} must be a mapping with name, source and columns, found {json_kind(given)}.")
     kinds = {field.name: field.type for field in fields(Benchmark)}
@@ -167,6 +159,8 @@ def read_benchmark(path: Path) -> Benchmark:
             raise ValueError(f"{path}: unknown key {key!r}. {did_you_mean(str(key), kinds)}Keys: {', '.join(kinds)}.")
         if not fits(value, kinds[key]):
             raise ValueError(f"{path}: {key} must be {kind_name(kinds[key])}, found {value!r}.")
+        if key in CHOICES and value is not None and value not in CHOICES[key]:
+            raise ValueError(f"{path}: {key} is {value!r}; choose one of {', '.join(CHOICES[key])}.")
     for key in ("name", "source"):
         if not given.get(key):
             raise ValueError(f"{path} lacks {key!r}.")
@@ -177,30 +171,68 @@ def read_benchmark(path: Path) -> Benchmark:
         given = {"split": "train", **given, "source": str(beside)}
     elif looks_like_file(given["source"]):
         raise FileNotFoundError(f"{path}: there is no {given['source']} in {path.parent.absolute()}.")
-    benchmark = Benchmark(**(given if given.get("answer") else {**OPEN_ENDED, **given}))
     try:
+        benchmark = Benchmark(**{**defaults_of(given), **given})
+        check_template(benchmark.prompt)
+        if benchmark.grader is not None:
+            resolve_grader(benchmark.grader)
         Sampling(**{field.name: getattr(benchmark, field.name) for field in fields(Sampling) if field.name != "seed"})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return benchmark
 
 
+def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a benchmark's YAML means where it says nothing: open-ended without answer and grader."""
+    grader, answer = given.get("grader"), given.get("answer")
+    if not answer and not grader:
+        return OPEN_ENDED
+    if not answer and grader in ("math", "exact"):
+        raise ValueError(f"the grader {grader} needs answer, the name of the column with the right answers.")
+    if grader in (None, "math"):
+        return {}
+    return {"answer": None, "prompt": "{problem}", "answers": "text"}
+
+
+def check_template(prompt: str) -> None:
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"prompt is not a template ({error}); double braces that are not around a column.") from error
+    if not names or not all(names):
+        wrong = "an empty pair of braces; double them" if names else "no column, such as {problem}"
+        raise ValueError(f"prompt has {wrong}.")
+
+
 def fits(value: Any, kind: Any) -> bool:
-    if kind is float:
+    kinds = get_args(kind) or (kind,)
+    if float in kinds:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def kind_name(kind: Any) -> str:
     return {int: "a whole number", float: "a number"}.get(kind, "text")
 
 
+def prompt_text(benchmark: Benchmark, problem: Problem) -> str:
+    """What is asked: the template filled with the problem and the columns of its row."""
+    try:
+        return benchmark.prompt.format(**{**problem.row, "problem": problem.text})
+    except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
+        columns = ", ".join(problem.row) or "none"
+        raise ValueError(
+            f"The prompt of benchmark {benchmark.name} cannot be filled for {problem.id} ({error}); columns are {columns}. "
+            "Double braces that are not around a column."
+        ) from error
+
+
 def open_ended(path: str) -> Benchmark:
     """A file of prompts to answer in many ways: its column problem, prompt, question, instruction or text."""
-    found = read_source(path).column_names
-    column = next((name for name in PROMPT_COLUMNS if name in found), None)
+    names = read_source(path).column_names
+    column = next((name for name in PROMPT_COLUMNS if name in names), None)
     if column is None:
-        raise ValueError(f"{path} has the columns {', '.join(found)}; a prompt is in {', '.join(PROMPT_COLUMNS)}.")
+        raise ValueError(f"{path} has the columns {', '.join(names)}; a prompt is in {', '.join(PROMPT_COLUMNS)}.")
     return Benchmark(Path(path).stem, path, split="train", problem=column, **OPEN_ENDED)
 
 
@@ -235,7 +267,7 @@ def load_problems(benchmark: Benchmark, data_dir: str | None = None) -> list[Pro
 def local_file(benchmark: Benchmark, folder: Path) -> Path | None:
     """The benchmark's file in the folder; None for a benchmark whose own source is a file."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"--data_dir {folder} is no folder.")
+        raise FileNotFoundError(f"--data_dir {folder} is not a folder.")
     if Path(benchmark.source).is_file():
         return None
     for ending in LOCAL_ENDINGS:
@@ -272,15 +304,15 @@ def read_problem(benchmark: Benchmark, row: Mapping[str, Any], place: str, index
     name = f"{benchmark.name}-{index:04d}" if given in (None, "") else str(given)
     text = question_text(row.get(benchmark.problem))
     if not text:
-        raise ValueError(f"{place}: {benchmark.problem!r} is missing or no text; columns are {', '.join(row)}.")
+        raise ValueError(f"{place}: {benchmark.problem!r} is missing or not text; columns are {', '.join(row)}.")
     if benchmark.answer is None:
-        return Problem(name, text, None)
+        return Problem(name, text, None, row)
     gold = gold_text(row.get(benchmark.answer))
     if gold is None:
         raise ValueError(
             f"{place}: {benchmark.answer!r} is missing or neither text nor number; columns are {', '.join(row)}."
         )
-    return corrected(benchmark.name, Problem(name, text, GOLD_READERS[benchmark.gold](gold)))
+    return corrected(benchmark.name, Problem(name, text, GOLD_READERS[benchmark.gold](gold), row))
 
 
 def question_text(value: Any) -> str:
@@ -293,7 +325,7 @@ def question_text(value: Any) -> str:
 def gold_text(value: Any) -> str | None:
     """Text as it is, a number without a needless `.0`, several answers joined by commas; None for the rest."""
     if isinstance(value, list):
-        parts = [gold_text(one) for one in value]
+        parts = [gold_text(part) for part in value]
         return ", ".join(part for part in parts if part) if parts and None not in parts else None
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -312,8 +344,8 @@ def after_hashes(text: str) -> str:
 def boxed(text: str) -> str:
     from ..grading import extract
 
-    found = extract(text, "strict")
-    return text if found is None else found
+    answer = extract(text, "strict")
+    return text if answer is None else answer
 
 
 GOLD_READERS: dict[str, Callable[[str], str]] = {"plain": str.strip, "boxed": boxed, "hashes": after_hashes}
@@ -323,7 +355,7 @@ def corrected(benchmark: str, problem: Problem) -> Problem:
     for known in ERRATA:
         if known.benchmark == benchmark and known.gold == problem.answer and known.fragment in problem.text:
             text = problem.text if known.cut is None else problem.text.rpartition(known.cut)[0].strip() or problem.text
-            return Problem(problem.id, text, known.answer)
+            return replace(problem, text=text, answer=known.answer)
     return problem
 
 

@@ -1,7 +1,6 @@
 """How different are the samples of one prompt? Overlap of words, distance of embeddings, and both over many prompts.
 
-A measure takes the k texts of ONE prompt, answers only: a shared prompt text would raise every overlap. Corpus
-functions average over prompts. Values for different k, lengths or tokenizers are not comparable, so fix the first and
+A measure takes the k texts of ONE prompt, answers only: a shared prompt text would raise every overlap. Values for different k, lengths or tokenizers are not comparable, so fix the first and
 report the others; `TOKENIZERS` names what cuts texts into words.
 """
 
@@ -15,21 +14,6 @@ import numpy as np
 
 from ..functions import import_function
 from .bleu import has_four_tokens, self_bleu, self_bleu_single_reference
-from .intervals import bootstrap_interval
-
-__all__ = [
-    "TOKENIZERS",
-    "corpus_diversity",
-    "corpus_score",
-    "distinct_n",
-    "diversity_per_prompt",
-    "embed",
-    "embedding_diversity",
-    "mean_distinct_n",
-    "self_bleu",
-    "self_bleu_single_reference",
-    "vendi_score",
-]
 
 TOKENIZERS = {
     "self_bleu": "sacrebleu 13a, case kept",
@@ -37,7 +21,7 @@ TOKENIZERS = {
     "distinct_n": "white space",
     "words": "white space",
 }
-ORDERS = (1, 2, 3)  # of distinct_n in corpus scores
+ORDERS = (1, 2, 3)  # of distinct_n
 
 Encoder = str | Callable[[list[str]], Any]
 
@@ -117,10 +101,8 @@ def diversity_per_prompt(
     whose texts all have fewer than four tokens has no Self-BLEU, which would be 0 however alike they are.
 
     encoder: see `embed`; it gets the texts of all prompts at once, and a matrix has its rows in that order.
-    Raises ValueError for no prompts, or as embed does.
+    Raises ValueError as embed does.
     """
-    if len(texts_per_prompt) == 0:
-        raise ValueError("There is no prompt to measure the diversity of.")
     measures: dict[str, Callable[[Sequence[str]], float | None]] = {
         "self_bleu": lambda texts: self_bleu(texts) if has_four_tokens(texts) else None,
         "self_bleu_single_reference": lambda texts: (
@@ -129,7 +111,7 @@ def diversity_per_prompt(
         "distinct_n": mean_distinct_n,
         "words": lambda texts: fmean(len(text.split()) for text in texts),
     }
-    found = {
+    values = {
         name: [measure(texts) if len(texts) > 1 else None for texts in texts_per_prompt]
         for name, measure in measures.items()
     }
@@ -137,41 +119,9 @@ def diversity_per_prompt(
         matrix = embed([text for texts in texts_per_prompt for text in texts], encoder)
         ends = np.cumsum([len(texts) for texts in texts_per_prompt])
         parts = np.split(matrix, ends[:-1])
-        found["embedding_diversity"] = [embedding_diversity(part) if len(part) > 1 else None for part in parts]
-        found["vendi"] = [vendi_score(part) if len(part) > 1 else None for part in parts]
-    return found
-
-
-def corpus_diversity(
-    texts_per_prompt: Sequence[Sequence[str]], encoder: Encoder | Any = None, *, confidence: float = 0.95, seed: int = 0
-) -> dict[str, dict[str, float | int | None]]:
-    """Mean over prompts of every measure of `diversity_per_prompt`: {name: score} as `corpus_score` makes it.
-
-    A measure that exists for no prompt is absent. Raises ValueError as diversity_per_prompt does.
-    """
-    per_prompt = diversity_per_prompt(texts_per_prompt, encoder)
-    scores = {name: corpus_score(values, confidence=confidence, seed=seed) for name, values in per_prompt.items()}
-    return {name: score for name, score in scores.items() if score is not None}
-
-
-def corpus_score(
-    values: Sequence[float | None], *, confidence: float = 0.95, seed: int = 0
-) -> dict[str, float | int | None] | None:
-    """Mean of the known values with its bootstrap interval over prompts; None when no value is known.
-
-    Returns {"value", "low", "high", "n": prompts with a value, "skipped": prompts without}.
-    """
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    interval = bootstrap_interval(known, confidence=confidence, seed=seed)
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": interval.n,
-        "skipped": len(values) - len(known),
-    }
+        values["embedding_diversity"] = [embedding_diversity(part) if len(part) > 1 else None for part in parts]
+        values["vendi"] = [vendi_score(part) if len(part) > 1 else None for part in parts]
+    return values
 
 
 def named_encoder(name: str) -> Callable[[list[str]], Any]:

@@ -1,18 +1,17 @@
-"""Numbers from repeated samples: pass@k, best-of-N, the answers they hold, and best-of-N efficiency.
+"""Numbers from repeated samples: pass@k, best-of-N, and the answers they hold.
 
-Shapes: P problems, n samples of one problem, c of them right. Grades are fractions in [0, 1]. A function takes
-the samples of ONE problem; pass_at_k_curve takes all problems and returns {k: [P values]}, whose means are the
-scores. k above n is always an error: the number of samples is never clipped.
+n samples of ONE problem, c of them right. k above n is always an error: the number of samples is never clipped.
 """
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
-from .intervals import finite_values
+from .statistics import finite_values
 
 
+@lru_cache(maxsize=4096)
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Chance that at least one of k samples is right, estimated from n samples of which c are right.
 
@@ -29,30 +28,6 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     if num_correct > num_samples - k:
         return 1.0
     return 1.0 - math.prod(1.0 - k / j for j in range(num_samples - num_correct + 1, num_samples + 1))
-
-
-def pass_at_k_curve(num_correct: Sequence[int], num_samples: int, ks: Iterable[int]) -> dict[int, list[float]]:
-    """pass@k of every prompt for every k: {k: [P values]}; the score is the mean of each list.
-
-    Raises ValueError when there are no prompts, or as pass_at_k does.
-    """
-    if len(num_correct) == 0:
-        raise ValueError("num_correct is empty; pass@k needs at least one prompt.")
-    curve = {}
-    for k in ks:
-        by_count = {count: pass_at_k(num_samples, count, k) for count in set(num_correct)}
-        curve[k] = [by_count[count] for count in num_correct]
-    return curve
-
-
-def avg_at_k(grades: Sequence[float], k: int) -> float:
-    """Mean grade of the first k samples of a problem: avg@k.
-
-    Raises ValueError for k outside 1..n or a grade that is not finite.
-    """
-    checked = finite_values(grades, "the grades")
-    check_k(k, len(checked))
-    return math.fsum(checked[:k]) / k
 
 
 def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float:
@@ -76,7 +51,7 @@ def expected_max(scores: Sequence[float], n: int) -> float:
 
 def distinct_answers(classes: Sequence[Hashable | None]) -> int:
     """How many different answers the samples of a problem hold; None, a sample without an answer, is none of them."""
-    return len({one for one in classes if one is not None})
+    return len(set(classes) - {None})
 
 
 def answer_entropy(classes: Sequence[Hashable | None]) -> float:
@@ -84,7 +59,7 @@ def answer_entropy(classes: Sequence[Hashable | None]) -> float:
 
     0 when all answers are equal or there is none; at most ln(number of answers).
     """
-    counts = Counter(one for one in classes if one is not None)
+    counts = Counter(answer for answer in classes if answer is not None)
     total = sum(counts.values())
     return math.fsum(count / total * math.log(total / count) for count in counts.values())
 
@@ -93,37 +68,6 @@ def check_k(k: int, num_samples: int) -> None:
     """ValueError unless 1 <= k <= num_samples."""
     if not 1 <= k <= num_samples:
         raise ValueError(f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples.")
-
-
-def samples_to_match(
-    own_correct: Sequence[int], other_correct: Sequence[int], num_samples: int, n: int | None = None
-) -> float | None:
-    """Share of the samples one model needs to equal another's best of n: k* / n.
-
-    k* is the smallest k, linear between whole numbers, at which the own mean pass@k reaches the other's mean
-    pass@n. Below 1 the own model is the more sample-efficient one; the least value is 1 / n, because no model
-    answers with less than one sample.
-
-    own_correct, other_correct: correct samples per prompt, each of num_samples. n defaults to num_samples.
-    Returns None when the own curve stays below the target up to k = num_samples.
-    Raises ValueError as pass_at_k_curve does.
-    """
-    n = num_samples if n is None else n
-    target = _mean(pass_at_k_curve(other_correct, num_samples, [n])[n])
-    own = pass_at_k_curve(own_correct, num_samples, range(1, num_samples + 1))
-    return match_share([_mean(own[k]) for k in range(1, num_samples + 1)], target, n)
-
-
-def match_share(curve: Sequence[float], target: float, n: int) -> float | None:
-    """k* / n at which a pass@k curve (k = 1, 2, ...) first reaches `target`; None when it never does."""
-    tolerance = 1e-12
-    if curve[0] >= target - tolerance:
-        return 1.0 / n
-    for k in range(2, len(curve) + 1):
-        before, here = curve[k - 2], curve[k - 1]
-        if here >= target - tolerance:
-            return min(k, k - 1 + (target - before) / (here - before)) / n
-    return None
 
 
 def _grades_by_rank(scores: Sequence[float], grades: Sequence[float]) -> list[float]:

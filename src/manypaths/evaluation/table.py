@@ -264,7 +264,8 @@ def pass_at_k_items(results: Results, k: int) -> pd.DataFrame:
     """Rows of items with the metric pass@k of every problem, for tasks with at least k samples, from `num_correct`."""
     counts = results.items[results.items["metric"] == "num_correct"]
     columns = [*KEYS, "num_samples"]
-    tasks = pd.DataFrame([{name: task[name] for name in columns} for task in results.tasks], columns=columns)
+    graded = [task for task in results.tasks if task.get("grader")]
+    tasks = pd.DataFrame([{name: task[name] for name in columns} for task in graded], columns=columns)
     tasks = tasks.astype({"seed": "float64", "temperature": "float64"})
     known = counts.merge(tasks, on=KEYS)
     known = known[known["num_samples"] >= k]

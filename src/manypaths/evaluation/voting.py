@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from .intervals import finite_values
 from .metrics import check_k
+from .statistics import finite_values
 
 SUBSETS = 200
 ROUNDING = 1e-12  # totals that differ by less of what was added up are tied
@@ -82,10 +82,10 @@ def maj_at_k(
         raise ValueError(f"ties is {ties!r}; it must be 'fair' or 'first'.")
     chosen = _subsets(len(classes), k, subsets, seed)  # [M, n] of 0 and 1
     exact = counts_all_subsets(len(classes), k, subsets)
-    names = list(dict.fromkeys(one for one in classes if one is not None))
+    names = list(dict.fromkeys(answer for answer in classes if answer is not None))
     if not names:
         return Vote(0.0, exact)
-    member = np.array([[one == name for name in names] for one in classes], dtype=np.float64)  # [n, C]
+    member = np.array([[answer == name for name in names] for answer in classes], dtype=np.float64)  # [n, C]
     credit = grades @ member / member.sum(axis=0)
     votes = chosen * (numbers if log_weights is None else _shares_of_heaviest(numbers, chosen, member))  # [M, n]
     wins = _heaviest(votes, chosen, member)

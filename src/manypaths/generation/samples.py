@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ import numpy as np
 class Sample:
     """One continuation of a prompt.
 
-    text: without special tokens. token_ids: up to and including the end token; None for texts made elsewhere.
+    text: without special tokens. token_ids: up to and including the end token; None where a text made elsewhere has none.
     stop: why it ended: "eos" (an end token), "length" (the tokens ran out), another word of the backend, or
     None where unknown. num_tokens: how many were generated, the end token included.
     logprob: nats, the sum over the generated tokens of the log-probability under the distribution they were
@@ -31,6 +31,22 @@ class Sample:
     def finished(self) -> bool | None:
         """Whether an end token came; None where nobody knows why the text ends."""
         return None if self.stop is None else self.stop == "eos"
+
+
+class SampleKey(NamedTuple):
+    """What one sample is: number `index` (from 0) for problem `id` of `task`, sampled at this temperature.
+
+    Task and temperature are None where a file made elsewhere does not say.
+    """
+
+    task: str | None
+    id: str
+    temperature: float | None
+    index: int
+
+    def __str__(self) -> str:
+        temperature = "" if self.temperature is None else f" at temperature {self.temperature}"
+        return f"sample {self.index} of {self.task or 'problem'} {self.id}{temperature}"
 
 
 @dataclass(frozen=True)

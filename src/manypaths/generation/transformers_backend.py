@@ -23,6 +23,9 @@ from .samples import (
     with_progress,
 )
 
+ROOM = 1 << 30  # bytes
+LOGIT_BYTES = 40  # per logit while a token is drawn: a few copies in float64
+
 
 def sample(
     model: Any,
@@ -30,7 +33,7 @@ def sample(
     prompts: Sequence[Prompt],
     sampling: Sampling,
     *,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
     show_progress: bool = False,
 ) -> list[list[Sample]]:
@@ -48,8 +51,10 @@ def sample(
     return [[drawn[start + index] for index in range(number)] for start in range(0, len(requests), number)]
 
 
-def transformers_backend(model: Any, tokenizer: Any, batch_size: int = 64) -> Backend:
+def transformers_backend(model: Any, tokenizer: Any, batch_size: int | None = None) -> Backend:
     """Samples by the model's own `generate`, in left-padded batches of `batch_size`, on the model's device.
+
+    Without a batch_size small models get larger batches than others (`suitable_batch_size`).
 
     Every sample has a random stream of its own, fixed by seed, prompt and index. Its draws depend neither on
     the batch it happens to share, apart from the rounding of the logits, nor on any global random state, which
@@ -60,12 +65,10 @@ def transformers_backend(model: Any, tokenizer: Any, batch_size: int = 64) -> Ba
     Raises ValueError where neither tokenizer nor model has an end token, and while drawing: logits that are not
     numbers, or a batch too large for the memory.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     ends = end_token_ids(model, tokenizer)
 
     def draw(requests: Sequence[Request], done: Collection[int]) -> Iterator[tuple[int, Sample]]:
-        for batch in cut_batches(requests, batch_size):
+        for batch in cut_batches(requests, batch_size or suitable_batch_size(model, requests)):
             missing = {position for position in batch if position not in done}
             if not missing:
                 continue
@@ -75,6 +78,15 @@ def transformers_backend(model: Any, tokenizer: Any, batch_size: int = 64) -> Ba
                     yield position, one
 
     return Backend(f"transformers {transformers.__version__}", draw)
+
+
+def suitable_batch_size(model: Any, requests: Sequence[Request]) -> int:
+    """A power of two from 64 to 1024 whose cache and logits take up to `ROOM`; it depends on the request lengths alone."""
+    config = model.config.get_text_config()
+    longest = max((len(one.prompt_ids) + one.sampling.max_new_tokens for one in requests), default=1)
+    cache = 2 * config.num_hidden_layers * config.hidden_size * model.dtype.itemsize * longest
+    rows = ROOM // (cache + LOGIT_BYTES * config.vocab_size)
+    return min(max(1 << max(rows, 1).bit_length() - 1, 64), 1024)
 
 
 def draw_batch(model: Any, tokenizer: Any, batch: Sequence[Request], ends: Sequence[int]) -> list[Sample]:
