@@ -2,8 +2,8 @@
 
 import builtins
 import json
-import math
 import random
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,7 +13,14 @@ from conftest import CHAT_TEMPLATE, WORDS, tiny_llama
 from manypaths.cli.main import main
 from manypaths.evaluation import forgetting as subject
 from manypaths.evaluation.forgetting import SUITE, forgetting
-from manypaths.evaluation.intervals import student_t_quantile
+from manypaths.evaluation.statistics import (
+    Estimate,
+    bootstrap_estimate,
+    mean_of_estimates,
+    paired_estimate,
+    share_estimate,
+)
+from manypaths.evaluation.table import item_frame, load_scores, score_frame
 
 pytest.importorskip("lm_eval")
 
@@ -147,12 +154,20 @@ def items(found, task, metric, chosen="none"):
     return [float(one[metric]) for one in sorted(rows, key=lambda one: one["doc_id"])]
 
 
-def t_interval(differences):
-    count = len(differences)
-    mean = sum(differences) / count
-    stderr = math.sqrt(sum((one - mean) ** 2 for one in differences) / (count - 1) / count)
-    half = student_t_quantile(0.95, count - 1) * stderr
-    return {"value": mean, "low": mean - half, "high": mean + half, "stderr": stderr, "n": count}
+def estimate_of(result, task, metric):
+    """A score of a task as an Estimate; every row has all columns of the table but those of the model."""
+    (row,) = [row for row in result.scores if (row["task"], row["metric"]) == (task, metric)]
+    assert set(row) == {"task", "metric", "value", "low", "high", "n", "over", "unit", "flags"}
+    return Estimate(**{name: row[name] for name in ("value", "low", "high", "n", "over")})
+
+
+def facts_of(result, task):
+    (facts,) = [facts for facts in result.tasks if facts["task"] == task]
+    return facts
+
+
+def numbers(estimate):
+    return estimate.value, estimate.low, estimate.high
 
 
 @pytest.mark.parametrize(
@@ -160,67 +175,76 @@ def t_interval(differences):
     [("quiz", "acc_norm", "none", 2), ("sums", "exact_match", "flexible-extract", 0)],
 )
 def test_scores_are_lm_evals_own_and_differences_are_paired(result, own, task, metric, chosen, shots):
-    part = result["tasks"][task]
-    assert (part["metric"], part["filter"], part["shots"]) == (metric, chosen, shots)
+    facts = facts_of(result, task)
+    assert [facts[name] for name in ("metric", "filter", "shots", "group")] == [metric, chosen, shots, "lm-eval"]
     scored = {}
     for side in ("base", "tuned"):
-        row = own[side, task]["results"][task]
         scored[side] = items(own[side, task], task, metric, chosen)
-        expected = {"value": row[f"{metric},{chosen}"], "stderr": row[f"{metric}_stderr,{chosen}"]}
-        assert part[side] == pytest.approx({**expected, "n": len(scored[side]), "truncated": 0})
-    differences = [after - before for after, before in zip(scored["tuned"], scored["base"], strict=True)]
-    assert any(differences)
-    assert part["difference"] == pytest.approx(t_interval(differences))
+        found = estimate_of(result, task, f"{side}_score")
+        assert found.value == pytest.approx(own[side, task]["results"][task][f"{metric},{chosen}"])
+        assert numbers(found) == pytest.approx(numbers(share_estimate(scored[side], "items")))
+        assert (found.n, found.over) == (len(scored[side]), "items")
+    expected = paired_estimate(scored["tuned"], scored["base"], "items")
+    assert expected.low < expected.high
+    assert numbers(estimate_of(result, task, "change")) == pytest.approx(numbers(expected))
+    rows = {(row["metric"], row["item"]): row["value"] for row in result.items if row["task"] == task}
+    assert len(rows) == 3 * len(scored["base"])
+    for place, (before, after) in enumerate(zip(scored["base"], scored["tuned"], strict=True)):
+        found = [rows[name, str(place)] for name in ("base_score", "tuned_score", "change")]
+        assert found == [before, after, after - before]
 
 
 def test_known_golds_give_known_scores(result):
-    part = result["tasks"]["sums"]
-    assert part["base"]["value"] >= 0.5 and part["tuned"]["value"] >= 0.2  # more where both say the same
+    assert estimate_of(result, "sums", "base_score").value >= 0.5
+    assert estimate_of(result, "sums", "tuned_score").value >= 0.2  # more where both say the same
 
 
 def test_the_alignment_tax_is_the_mean_loss_with_the_tasks_own_spreads(result):
-    differences = [part["difference"] for part in result["tasks"].values()]
-    tax = result["alignment_tax"]
-    assert tax["value"] == pytest.approx(-sum(one["value"] for one in differences) / 2)
-    assert tax["stderr"] == pytest.approx(math.hypot(*(one["stderr"] for one in differences)) / 2)
-    variances = [one["stderr"] ** 2 for one in differences]
-    welch = sum(variances) ** 2 / sum(v**2 / (one["n"] - 1) for v, one in zip(variances, differences, strict=True))
-    half = student_t_quantile(0.95, math.floor(welch)) * tax["stderr"]
-    assert (tax["low"], tax["high"], tax["n"]) == (pytest.approx(tax["value"] - half), tax["value"] + half, 2)
+    tax = estimate_of(result, "lm-eval", "alignment_tax")
+    changes = mean_of_estimates([estimate_of(result, task, "change") for task in ("quiz", "sums")])
+    assert numbers(tax) == pytest.approx((-changes.value, -changes.high, -changes.low))
+    assert (tax.n, tax.over, result.scores[-1]["unit"]) == (2, "tasks", "share")
 
 
-def test_the_result_says_how_it_was_made(result, models):
-    from importlib.metadata import version
-
-    assert json.loads(json.dumps(result)) == result
-    assert (result["base"], result["tuned"]) == tuple(models)
-    assert result["versions"] == {"lm_eval": version("lm_eval")}
-    assert (result["chat_template"], result["limit"], result["seed"]) == (False, None, 1234)
+def test_the_result_says_how_it_was_made_and_fits_the_tables(result, models):
+    assert json.loads(json.dumps(asdict(result))) == asdict(result)
+    for facts in result.tasks:
+        assert [facts[name] for name in ("base", "tuned", "chat_template", "limit", "seed")] == [
+            *models,
+            False,
+            None,
+            1234,
+        ]
+    scores, items = score_frame(result.scores), item_frame(result.items)
+    assert len(scores) == 7 and set(scores["method"]) == {""} and scores["temperature"].isna().all()
+    assert len(items) == 3 * 30 and items["value"].notna().all()
 
 
 def test_a_group_is_pooled_over_its_subtasks(models, task_dir, own):
-    part = forgetting(*models, tasks="exam", task_dir=task_dir, shots=1, batch_size=4)["tasks"]["exam"]
-    assert (part["metric"], part["shots"], part["difference"]["n"]) == ("acc", 1, 29)
-    variance = 0.0
-    for task, size in (("quiz", 20), ("trivia", 9)):
+    result = forgetting(*models, tasks="exam", task_dir=task_dir, shots=1, batch_size=4)
+    assert (facts_of(result, "exam")["metric"], facts_of(result, "exam")["shots"]) == ("acc", 1)
+    parts = []
+    for task in ("quiz", "trivia"):
         columns = [items(own[side, "exam"], task, "acc") for side in ("tuned", "base")]
-        alone = t_interval([after - before for after, before in zip(*columns, strict=True)])
-        variance += (size / 29 * alone["stderr"]) ** 2
+        parts.append(paired_estimate(*columns, "items"))
     for side in ("base", "tuned"):
-        assert part[side]["value"] == own[side, "exam"]["results"]["exam"]["acc,none"]
-        assert part[side]["stderr"] == pytest.approx(own[side, "exam"]["results"]["exam"]["acc_stderr,none"])
-    assert part["difference"]["value"] == pytest.approx(part["tuned"]["value"] - part["base"]["value"])
-    assert part["difference"]["stderr"] == pytest.approx(math.sqrt(variance))
+        found = estimate_of(result, "exam", f"{side}_score")
+        assert found.value == pytest.approx(own[side, "exam"]["results"]["exam"]["acc,none"]) and found.n == 29
+    change = estimate_of(result, "exam", "change")
+    assert numbers(change) == pytest.approx(numbers(mean_of_estimates(parts, weights=[20 / 29, 9 / 29])))
+    assert {"quiz/0", "trivia/8"} <= {row["item"] for row in result.items}
 
 
 def test_a_model_loses_nothing_against_itself_loaded_or_not(models, task_dir, tokenizer):
+    """Nothing was seen to change; that the other items would not either is another matter, so limits have width."""
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(models[0]), tokenizer
-    found = forgetting(models[0], loaded, tasks=["quiz", "sums"], task_dir=task_dir, limit=6)
-    for part in [*(one["difference"] for one in found["tasks"].values()), found["alignment_tax"]]:
-        assert [part[name] for name in ("value", "low", "high", "stderr")] == [0.0] * 4
-    assert found["tasks"]["quiz"]["base"]["n"] == 6
+    result = forgetting(models[0], loaded, tasks=["quiz", "sums"], task_dir=task_dir, limit=6)
+    for task in ("quiz", "sums"):
+        assert estimate_of(result, task, "change") == paired_estimate([0.0] * 6, [0.0] * 6, "items")
+    tax = estimate_of(result, "lm-eval", "alignment_tax")
+    assert tax.value == 0.0 and tax.low == -tax.high < 0.0
 
 
 def test_a_killed_run_goes_on_and_gives_the_same(models, task_dir, tmp_path, monkeypatch, result):
@@ -267,9 +291,9 @@ def test_the_tuned_models_chat_template_serves_both(models, task_dir, tokenizer,
     options = {"tasks": "quiz", "task_dir": task_dir, "limit": 4, "apply_chat_template": True}
     prompts = []
     monkeypatch.setattr(subject, "check_same_items", lambda name, *both: prompts.extend(both))
-    found = forgetting((model, plain), (model, other), **options)
-    hashes = [one["quiz"]["prompt_hash"] for one in prompts]
-    assert found["chat_template"] is True and hashes[0] == hashes[1]
+    result = forgetting((model, plain), (model, other), **options)
+    hashes = [record["quiz"]["prompt_hash"] for record in prompts]
+    assert result.tasks[0]["chat_template"] is True and hashes[0] == hashes[1]
     forgetting((model, plain), (model, other), **{**options, "apply_chat_template": False})
     assert prompts[2]["quiz"]["prompt_hash"] != hashes[0]
     assert plain.chat_template is None  # the caller's tokenizer is left alone
@@ -291,8 +315,9 @@ def test_prompts_beyond_the_context_are_counted(models, task_dir, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(models[0])
     model.config.max_position_embeddings = 12
     both = forgetting((model, tokenizer), (model, tokenizer), tasks=["quiz", "sums"], task_dir=task_dir, shots=1)
-    assert both["tasks"]["quiz"]["base"]["truncated"] == 20
-    assert both["tasks"]["sums"]["tuned"]["truncated"] == 10
+    assert facts_of(both, "quiz")["truncated"]["base"] == 20
+    assert facts_of(both, "sums")["truncated"]["tuned"] == 10
+    assert [row["flags"] for row in both.scores] == ["truncated"] * 6 + [""]
 
 
 def test_other_items_or_prompts_are_refused(models, task_dir, monkeypatch):
@@ -313,12 +338,13 @@ def test_other_items_or_prompts_are_refused(models, task_dir, monkeypatch):
 def test_a_score_that_is_no_mean_is_not_paired(models, task_dir, tmp_path):
     write_task(tmp_path, "median", {**CHOICE, "metric_list": [
         {"metric": "acc", "aggregation": "median", "higher_is_better": True}]}, questions(7, seed=5))  # fmt: skip
-    found = forgetting(*models, tasks=["median"], task_dir=tmp_path)
-    difference = found["tasks"]["median"]["difference"]
-    assert "not a mean over items" in difference["note"]
-    assert (difference["low"], difference["stderr"], found["alignment_tax"]["low"]) == (None, None, None)
-    single = forgetting(*models, tasks="quiz", task_dir=task_dir, limit=1)["tasks"]["quiz"]
-    assert "a single item" in single["difference"]["note"] and single["base"]["stderr"] is None
+    result = forgetting(*models, tasks=["median"], task_dir=tmp_path)
+    assert "acc,none is not a mean over items" in facts_of(result, "median")["note"]
+    estimates = [estimate_of(result, "median", name) for name in ("base_score", "tuned_score", "change")]
+    estimates.append(estimate_of(result, "lm-eval", "alignment_tax"))
+    assert [(estimate.low, estimate.high) for estimate in estimates] == [(None, None)] * 4
+    single = estimate_of(forgetting(*models, tasks="quiz", task_dir=task_dir, limit=1), "quiz", "base_score")
+    assert (single.n, single.high - single.low) == (1, pytest.approx(0.975))
 
 
 @pytest.mark.parametrize(
@@ -406,10 +432,11 @@ def test_the_suite_runs_on_local_data(models, tmp_path, monkeypatch):
         write_task(tmp_path, task, config, questions(3, seed=7), num_examples=26)
     group = {"group": "mmlu", "task": ["mmlu_anatomy"], "aggregate_metric_list": [{"metric": "acc"}]}
     (tmp_path / "mmlu.yaml").write_text(yaml.safe_dump(group))
-    found = forgetting(*models, task_dir=tmp_path, limit=2)
+    result = forgetting(*models, task_dir=tmp_path, limit=2)
     assert [one["include_defaults"] for one in asked] == [False]
-    assert {name: (f"{one['metric']},{one['filter']}", one["shots"]) for name, one in found["tasks"].items()} == SUITE
-    assert found["alignment_tax"]["n"] == 6 and found["alignment_tax"]["stderr"] is not None
+    assert {facts["task"]: (f"{facts['metric']},{facts['filter']}", facts["shots"]) for facts in result.tasks} == SUITE
+    tax = estimate_of(result, "lm-eval", "alignment_tax")
+    assert tax.n == 6 and tax.low < tax.high
 
 
 def test_shots_are_the_callers_the_suites_or_the_tasks():
@@ -417,26 +444,28 @@ def test_shots_are_the_callers_the_suites_or_the_tasks():
     assert subject.shots_for("quiz", None) is None
 
 
-def test_sums_of_independent_parts_have_welchs_degrees():
-    spread = subject.combined([subject.Spread(1.0, 4), subject.Spread(3.0, 9)])
-    assert spread == (4.0, int(16 / (1 / 4 + 9 / 9)))
-    assert subject.combined([subject.Spread(0.0, 4), subject.Spread(0.0, 9)]) == (0.0, 13)
-
-
-def test_strata_of_equal_weight():
-    """A group whose score is the plain mean of its subtasks keeps those weights in its spread."""
-    values = {"a": ([0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0]), "b": ([0.0, 0.0], [1.0, 0.0])}
-    sides = []
-    for side in (0, 1):
-        columns = {
-            name: {"doc_id": [0] * len(both[side]), "values": {"acc,none": both[side]}} for name, both in values.items()
+@pytest.mark.parametrize(
+    ("largest", "unit", "estimate"), [(1.0, "share", share_estimate), (40.0, "score", bootstrap_estimate)]
+)
+def test_strata_of_equal_weight(largest, unit, estimate):
+    """A group whose score is the plain mean of its subtasks keeps those weights in its limits."""
+    columns = {"a": ([0.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0]), "b": ([0.0, 0.0, 1.0], [1.0, 0.0, 1.0])}
+    columns = {name: [[largest * value for value in side] for side in both] for name, both in columns.items()}
+    known = {"truncated": 0, "shots": 1, "version": 1.0}
+    sides = [
+        {
+            name: {**known, "doc_id": list(range(len(both[side]))), "values": {"acc,none": both[side]}}
+            for name, both in columns.items()
         }
-        mean = sum(sum(both[side]) / len(both[side]) for both in values.values()) / 2
-        sides.append(({"value": mean, "stderr": None}, columns))
-    part, spread = subject.paired_difference("acc,none", sides)
-    alone = [t_interval([t - b for b, t in zip(*both, strict=True)])["stderr"] for both in values.values()]
-    assert part["value"] == pytest.approx(0.25) and part["n"] == 6
-    assert math.sqrt(spread.variance) == pytest.approx(math.hypot(*alone) / 2)
+        for side in (0, 1)
+    ]
+    means = [(sum(columns["a"][side]) / 4 + sum(columns["b"][side]) / 3) / 2 for side in (0, 1)]
+    part = subject.part_of("exam", "acc,none", means, sides)
+    expected = mean_of_estimates([paired_estimate(*reversed(both), "items") for both in columns.values()])
+    assert numbers(part.change) == pytest.approx(numbers(expected)) and part.change.value == pytest.approx(largest / 6)
+    base = mean_of_estimates([estimate(both[0], "items") for both in columns.values()])
+    assert (part.scores[0]["value"], part.scores[0]["low"]) == pytest.approx((base.value, base.low))
+    assert (part.unit, part.change.n, part.scores[0]["metric"]) == (unit, 7, "base_score")
 
 
 def test_a_named_model_is_loaded_in_the_dtype_asked_for(models):
@@ -444,12 +473,14 @@ def test_a_named_model_is_loaded_in_the_dtype_asked_for(models):
     assert model.dtype == torch.bfloat16 and not model.training
 
 
-def test_the_verb(models, task_dir, tmp_path):
+def test_the_subcommand(models, task_dir, tmp_path):
     base, tuned = models
     argv = ["eval", "--model", tuned, "--reference", base, "--forgetting", "quiz", "sums", "--task_dir", str(task_dir)]
     assert main([*argv, "--num_prompts", "6", "--output_dir", str(tmp_path / "out")]) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    alone = forgetting(base, tuned, tasks=["quiz", "sums"], task_dir=task_dir, limit=6, batch_size=64)
-    assert results["forgetting"]["tasks"] == alone["tasks"]
-    assert results["forgetting"]["alignment_tax"] == alone["alignment_tax"]
-    assert "quiz" in (tmp_path / "out" / "report.md").read_text()
+    scores = load_scores(tmp_path / "out")
+    alone = score_frame(forgetting(base, tuned, tasks=["quiz", "sums"], task_dir=task_dir, limit=6).scores)
+    kept = scores[scores["metric"].isin(alone["metric"])]
+    assert (
+        kept[["task", "metric", "value", "low", "high"]].values.tolist()
+        == alone[["task", "metric", "value", "low", "high"]].values.tolist()
+    )

@@ -72,7 +72,7 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
     if problems != problems_of(b, match, compare):
         raise ValueError("Both models need the same tasks with the same problems: evaluate them on the same files.")
     tables = [aligned(curve.scores[metric], problems) for curve in (a, b) for metric in (match, compare)]
-    heat = [np.asarray(curve.temperatures, dtype=np.float64) for curve in (a, b)]
+    temperatures = [np.asarray(curve.temperatures, dtype=np.float64) for curve in (a, b)]
     sizes = {task: len(items) for task, items in problems.items()}
 
     means = mean_curves(tables, {task: np.ones((1, size)) for task, size in sizes.items()})
@@ -80,7 +80,7 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
         return Matched(
             match, compare, reason=f"{match} or {compare} is undefined for every problem at some temperature"
         )
-    values, (at_a, compared_a), (at_b, compared_b), shared = at_equal(means, heat)
+    values, (at_a, compared_a), (at_b, compared_b), shared = at_equal(means, temperatures)
     if not shared[0]:
         ranges = " against ".join(f"{mean.min():.3g} to {mean.max():.3g}" for mean in (means[0], means[2]))
         return Matched(match, compare, reason=f"the models have no {match} in common ({ranges})")
@@ -89,7 +89,7 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
 
     random = np.random.default_rng(0)
     drawn = {task: random.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) for task, size in sizes.items()}
-    _, (_, compared_a), (_, compared_b), shared = at_equal(mean_curves(tables, drawn), heat)
+    _, (_, compared_a), (_, compared_b), shared = at_equal(mean_curves(tables, drawn), temperatures)
     misses = 1.0 - float(shared.mean())
     if min(sizes.values()) < 2 or misses > ALLOWED_MISSES:
         reason = f"no limits: {100 * misses:.0f} % of the resampled problem sets have no {match} in common"
@@ -135,7 +135,7 @@ def mean_curves(tables: Sequence[Tables], counts: Mapping[str, np.ndarray]) -> l
 
 
 def at_equal(
-    means: Sequence[np.ndarray], heat: Sequence[np.ndarray]
+    means: Sequence[np.ndarray], temperatures: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Values of the matched metric, each model's (temperature, compared metric) there, and where there are any.
 
@@ -146,9 +146,9 @@ def at_equal(
     high = np.minimum(means[0].max(axis=1), means[2].max(axis=1))
     values = low[:, None] + (np.arange(POINTS) + 0.5) / POINTS * (high - low)[:, None]
     rows, sides = np.arange(len(values))[:, None], []
-    for matched, compared, temperatures in ((means[0], means[1], heat[0]), (means[2], means[3], heat[1])):
+    for matched, compared, scale in zip(means[::2], means[1::2], temperatures, strict=True):
         start, part = last_crossing(values, matched)
         score = compared[rows, start] + part * (compared[rows, start + 1] - compared[rows, start])
-        sides.append((temperatures[start] + part * (temperatures[start + 1] - temperatures[start]), score))
+        sides.append((scale[start] + part * (scale[start + 1] - scale[start]), score))
     defined = np.all([np.isfinite(mean).all(axis=1) for mean in means], axis=0)
     return values, sides[0], sides[1], (low <= high) & defined
