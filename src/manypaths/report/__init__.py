@@ -1,46 +1,72 @@
-"""From a results dictionary to something a person reads: terminal, Markdown, HTML, plots, honest sentences."""
+"""From results to something a person reads: one report on the terminal, as Markdown and as one offline HTML page."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from .compare import check_report_folder, load_results, report, write_evaluation_report
-from .evaluation_terminal import print_evaluation
-from .html import report_html
-from .markdown import report_markdown, study_markdown
-from .plots import plots_of, save_plots
-from .reading import Reading, readings
-from .summary import check_runs, summarize
-from .terminal import print_table
+from rich.console import Console
 
-__all__ = [
-    "Reading",
-    "load_results",
-    "print_evaluation",
-    "print_table",
-    "readings",
-    "report",
-    "study_markdown",
-    "summarize",
-    "write_evaluation_report",
-    "write_report",
-]
+from ..config import helped
+from ..evaluation.table import Results, load_results
+from ..run_folder import RunFolder, content_fingerprint, write_whole
+from . import render
+from .compare import Study
+from .sections import report_of
+
+__all__ = ["ReportConfig", "print_report", "report", "study_markdown", "write_report"]
 
 
-def write_report(results: Mapping, folder: str | Path) -> Path:
-    """Write report.html, report.md and plots/*.svg, *.png into `folder`; returns the path of report.html.
+@dataclass
+class ReportConfig:
+    """Which results to report, and where to."""
 
-    The folder is made when missing; older reports in it are replaced. Stages or methods that were not run are
-    left out. Raises ValueError when there are no runs, or two share method, stage and seed,
-    or a file is where the folder should be.
+    results: list[str] = helped(
+        None,
+        "Folders of `manypaths eval` or `manypaths experiment`, or their results.json; others are compared with the first.",
+    )
+    output_dir: str = helped("report", "Folder of report.html, report.md and plots/.")
+
+
+def report(config: ReportConfig) -> Path:
+    """`manypaths report`: print and write a report of finished evaluations and experiments; the path of report.html.
+
+    Raises ValueError or FileNotFoundError for results that cannot be read or put together, or a folder that holds
+    another run; then nothing is written.
     """
-    check_runs(results)
-    check_report_folder(folder)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = plots_of(results)
-    files = save_plots(plots, folder / "plots")
-    links = {title: f"plots/{name}" for title, name in files.items()}
-    (folder / "report.md").write_text(report_markdown(results, links), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(report_html(results, plots), encoding="utf-8")
+    if not config.results:
+        raise ValueError(
+            "There is nothing to report: give --results with folders of finished evaluations or experiments."
+        )
+    results = load_results(config.results)
+    inputs = {"results": [content_fingerprint(folder / "results.json") for folder in results.folders]}
+    with RunFolder(config.output_dir, "report", inputs) as folder:
+        page = write_report(results, folder.path)
+        folder.record()
+    print_report(results)
+    print(f"report: {page}")
     return page
+
+
+def write_report(results: Results, folder: str | Path) -> Path:
+    """report.html, report.md and plots/*.svg in `folder`, which the caller holds; older ones are replaced."""
+    folder = Path(folder)
+    study = Study(results)
+    made = report_of(study, folder)
+    plots = render.svgs(made, study)
+    if plots:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for name, svg in plots.items():
+        write_whole(folder / "plots" / f"{name}.svg", svg)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "report.md", render.markdown(made, lambda name: f"plots/{name}.svg"))
+    write_whole(folder / "report.html", render.html(made, study))
+    return folder / "report.html"
+
+
+def print_report(results: Results, console: Console | None = None) -> None:
+    """The verdicts and tables on the terminal."""
+    render.terminal(report_of(Study(results), Path()), console or Console())
+
+
+def study_markdown(results: Results, link: str) -> str:
+    """A report as a part of a document; `link` is the path of a figure with {name} in it."""
+    return render.markdown(report_of(Study(results), Path()), lambda name: link.format(name=name), level=2)
