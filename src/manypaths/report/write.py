@@ -1,0 +1,70 @@
+"""Reports of finished evaluations and experiments: the subcommand, and the functions that write and print one."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from ..config import helped
+from ..evaluation.table import Results, load_results
+from ..run_folder import RunFolder, content_fingerprint, write_whole
+from . import render
+from .compare import Study
+from .sections import report_of
+
+
+@dataclass
+class ReportConfig:
+    """Which results to report, and where to."""
+
+    results: list[str] | None = field(
+        default=None,
+        metadata={"help": "Folders of evaluations and experiments, or their results.json; the first is the baseline."},
+    )
+    output_dir: str = helped("report", "Folder of report.html, report.md and plots/.")
+
+
+def report(config: ReportConfig) -> Path:
+    """`manypaths report`: print and write a report of finished evaluations and experiments; the path of report.html.
+
+    Raises ValueError or FileNotFoundError for results that cannot be read or put together, or a folder that holds
+    another run; then nothing is written.
+    """
+    if not config.results:
+        raise ValueError(
+            "There is nothing to report: give --results with folders of finished evaluations or experiments."
+        )
+    results = load_results(config.results)
+    inputs = {"results": [content_fingerprint(folder / "results.json") for folder in results.folders]}
+    with RunFolder(config.output_dir, "report", inputs) as folder:
+        page = write_report(results, folder.path)
+        folder.record()
+    print_report(results)
+    print(f"report: {page}")
+    return page
+
+
+def write_report(results: Results, folder: str | Path) -> Path:
+    """report.html, report.md and plots/*.svg in `folder`, which the caller holds; older ones are replaced."""
+    folder = Path(folder)
+    study = Study(results)
+    made = report_of(study, folder)
+    plots = render.svgs(made, study)
+    if plots:
+        (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for name, svg in plots.items():
+        write_whole(folder / "plots" / f"{name}.svg", svg)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "report.md", render.markdown(made, lambda name: f"plots/{name}.svg"))
+    write_whole(folder / "report.html", render.html(made, study))
+    return folder / "report.html"
+
+
+def print_report(results: Results, console: Console | None = None) -> None:
+    """The verdicts and tables on the terminal."""
+    render.terminal(report_of(Study(results), Path()), console or Console())
+
+
+def study_markdown(results: Results, link: str) -> str:
+    """A report as a part of a document; `link` is the path of a figure with {name} in it."""
+    return render.markdown(report_of(Study(results), Path()), lambda name: link.format(name=name), level=2)
