@@ -87,7 +87,7 @@ def test_an_adapter_is_scaled_to_the_same_function(tmp_path):
 
 def test_what_cannot_be_averaged_is_refused(tmp_path):
     base, tuned = saved(tmp_path / "base", 0), saved(tmp_path / "tuned", 1, num_hidden_layers=3)
-    with pytest.raises(ValueError, match="different architectures: only one has model.layers.2"):
+    with pytest.raises(ValueError, match=r"different architectures: only one has model\.layers\.2"):
         average_weights(base, tuned, 0.5, tmp_path / "out")
     wide = saved(tmp_path / "wide", 1, intermediate_size=64)
     with pytest.raises(ValueError, match="different architectures, or a vocabulary"):

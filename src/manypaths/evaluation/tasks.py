@@ -82,6 +82,8 @@ def benchmark_tasks(
     Several temperatures are there to compare diversity, which one sample has none of: they get at least SWEEP_SAMPLES.
     Raises ValueError when no problem is left or a setting is out of range.
     """
+    if benchmark.group != MAIN and benchmark.temperature == 0:  # greedy beside the main benchmarks: it stays so
+        config = replace(config, temperature=None, temperatures=None)
     considered = problems if config.completions is not None else problems[: config.num_prompts]
     kept = [problem for problem in considered if problem.answer != ""]
     if not kept:

@@ -116,7 +116,7 @@ def matched_temperature(planner: Planner, seed: int, methods: Sequence[Row], set
                          {"names": [row.method for row in others]}, 1.0)  # fmt: skip
     options = {**options, "eval": {**options["eval"], "temperature": temperature}, "grpo": None}
     return planner.row(name, seed, "control", baseline.model, options, baseline.training, control="matched_temperature",
-                       notes="sampled at the temperature of the most diverse method's pass@1, before RL only")  # fmt: skip
+                       notes="sampled where its pass@1 is that of the most diverse method, before RL only")  # fmt: skip
 
 
 def weight_averaging(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
@@ -173,12 +173,21 @@ def rl_temperature_of_target(outputs: Sequence[Path], start: float) -> float:
 
 
 def temperature_of_most_diverse(outputs: Sequence[Path], names: Sequence[str]) -> float:
-    """outputs: a sweep of the baseline, its evaluation, and those of the other methods, which are called `names`."""
+    """outputs: a sweep of the baseline, its evaluation, and those of the other methods, which are called `names`.
+
+    Of the methods with more different right answers than the baseline, the most diverse whose pass@1 it can have.
+    """
     swept, baseline, *others = (read_results(output) for output in outputs)
-    diversity = [headline(results.scores, "distinct_correct") for results in others]
-    if max(diversity) <= headline(baseline.scores, "distinct_correct"):
-        raise NotPossible("no method has more different right answers than the baseline")
-    return matched(swept, headline(others[diversity.index(max(diversity))].scores, "pass@1"))
+    least = headline(baseline.scores, "distinct_correct")
+    diversity = {name: headline(each.scores, "distinct_correct") for name, each in zip(names, others, strict=True)}
+    reason = "no method has more different right answers than the baseline"
+    for name, results in sorted(zip(names, others, strict=True), key=lambda pair: -diversity[pair[0]]):
+        try:
+            if diversity[name] > least:
+                return matched(swept, headline(results.scores, "pass@1"))
+        except NotPossible as error:
+            reason = f"{name} has more different right answers, but the baseline cannot have its pass@1: {error}"
+    raise NotPossible(reason)
 
 
 def matched(swept: Results, target: float) -> float:

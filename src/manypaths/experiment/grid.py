@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import parse_mapping, read_recipe
+from ..data.sources import looks_like_file
 from ..functions import did_you_mean
 from ..models.loading import machine_defaults
 from ..run_folder import PATHS
@@ -253,20 +254,48 @@ def canonical(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_options(grid: Grid, stages: Iterable[Stage]) -> None:
-    """Build the options of every stage, of one seed, so that a wrong one is told before anything runs."""
+    """Build the options of every stage, so that a wrong one is told before anything runs."""
     from torch import accelerator
 
     elsewhere = (
-        {"bf16", "fp16", "tf32", "use_cpu"} if not accelerator.is_available() and grid.compute.gpus_per_stage else set()
+        {"bf16", "fp16", "tf32", "use_cpu"} if grid.compute.gpus_per_stage and not accelerator.is_available() else set()
     )
     for stage in stages:
         options = {name: example(value) for name, value in stage.options.items() if name not in elsewhere}
         defaults = machine_defaults() if stage.subcommand in ("sft", "grpo") else {}
         where = f"{stage.name} ({stage.subcommand})"
-        parse_mapping(options_of(stage.subcommand), {**options, "output_dir": str(stage.output)}, where, **defaults)
+        parsed = parse_mapping(
+            options_of(stage.subcommand), {**options, "output_dir": str(stage.output)}, where, **defaults
+        )
+        try:
+            check(stage.subcommand, parsed)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{where}: {error}") from error
 
 
 def example(value: Any) -> Any:
     if not is_reference(value):
         return value
     return value.example if isinstance(value, Chosen) else EXAMPLE
+
+
+def check(subcommand: str, parsed: tuple[Any, ...]) -> None:
+    """What the subcommand itself would refuse at once: names that nothing has, files that are not there."""
+    from ..evaluation.benchmarks import resolve_benchmarks
+    from ..evaluation.config import check_options as check_evaluation
+    from ..grading.graders import resolve_grader
+
+    data = parsed[0]
+    name = getattr(data, "dataset_name", None)
+    if name is not None and looks_like_file(name) and not Path(name).exists():
+        raise FileNotFoundError(f"There is no data at {name}.")
+    if subcommand == "eval":
+        check_evaluation(*parsed)
+        resolve_benchmarks(parsed[1].benchmarks or [])
+    elif subcommand in ("sft", "grpo") and name is None:
+        raise ValueError("dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
+    if subcommand == "grpo":
+        if not parsed[1].reward_funcs:
+            raise ValueError("reward_funcs is missing: math, exact, countdown, chain, or module:function.")
+        for reward in parsed[1].reward_funcs:
+            resolve_grader(reward)
