@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from manypaths.data.config import DataConfig
 from manypaths.evaluation import benchmarks
 from manypaths.evaluation.benchmarks import (
     BENCHMARKS,
@@ -13,6 +14,8 @@ from manypaths.evaluation.benchmarks import (
     open_ended,
     resolve_benchmarks,
 )
+from manypaths.evaluation.config import EvalConfig
+from manypaths.evaluation.tasks import read_tasks
 
 ROWS = [
     {"id": "a", "problem": "What is 1 + 1?", "answer": "2"},
@@ -38,8 +41,8 @@ def test_the_eight_have_the_settings_of_the_paper():
 
 def test_local_files_take_the_place_of_the_hub(tmp_path):
     write_rows(tmp_path / "math500.jsonl", ROWS)
-    found = load_problems(BENCHMARKS["math500"], str(tmp_path))
-    assert found == [Problem("a", "What is 1 + 1?", "2"), Problem("b", "Half of 5?", "2.5")]
+    problems = load_problems(BENCHMARKS["math500"], str(tmp_path))
+    assert problems == [Problem("a", "What is 1 + 1?", "2", ROWS[0]), Problem("b", "Half of 5?", "2.5", ROWS[1])]
 
 
 def test_rows_without_an_id_are_numbered(tmp_path):
@@ -47,8 +50,8 @@ def test_rows_without_an_id_are_numbered(tmp_path):
         tmp_path / "gsm8k.jsonl",
         [{"problem": "x?", "answer": "work it out\n#### 1,234"}, {"problem": "y?", "answer": 7}],
     )
-    found = load_problems(BENCHMARKS["gsm8k"], str(tmp_path))
-    assert [(one.id, one.answer) for one in found] == [("gsm8k-0000", "1,234"), ("gsm8k-0001", "7")]
+    problems = load_problems(BENCHMARKS["gsm8k"], str(tmp_path))
+    assert [(problem.id, problem.answer) for problem in problems] == [("gsm8k-0000", "1,234"), ("gsm8k-0001", "7")]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +79,8 @@ def test_golds_are_read_as_the_benchmark_stores_them(tmp_path, gold, value, expe
     [
         ("{", "line 2: broken JSON"),
         ("[1]", "line 2: a row must be a JSON object, found a list"),
-        ('{"id": "c", "answer": "1"}', "line 2: 'problem' is missing or no text; columns are id, answer"),
-        ('{"id": "c", "problem": "  ", "answer": "1"}', "line 2: 'problem' is missing or no text"),
+        ('{"id": "c", "answer": "1"}', "line 2: 'problem' is missing or not text; columns are id, answer"),
+        ('{"id": "c", "problem": "  ", "answer": "1"}', "line 2: 'problem' is missing or not text"),
         ('{"id": "c", "problem": "?"}', "line 2: 'answer' is missing or neither text nor number"),
         ('{"id": "c", "problem": "?", "answer": true}', "line 2: 'answer' is missing or neither"),
         ('{"id": "c", "problem": "?", "answer": NaN}', "line 2: 'answer' is missing or neither"),
@@ -97,7 +100,7 @@ def test_missing_files_and_folders(tmp_path):
         FileNotFoundError, match=r"has no aime24.jsonl; it needs one object with id, problem and answer"
     ):
         load_problems(BENCHMARKS["aime24"], str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"--data_dir .*nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"--data_dir .*nowhere is not a folder"):
         load_problems(BENCHMARKS["aime24"], str(tmp_path / "nowhere"))
     (tmp_path / "aime24.jsonl").write_text("\n")
     with pytest.raises(ValueError, match=r"aime24.jsonl is empty"):
@@ -143,7 +146,9 @@ def test_an_own_benchmark_is_five_lines_of_yaml(tmp_path):
     path.write_text("name: exam\nsource: exam.jsonl\nproblem: question\nanswer: result\nnum_samples: 4\n")
     (benchmark,) = resolve_benchmarks([str(path)])
     assert (benchmark.num_samples, benchmark.temperature, benchmark.split) == (4, 1.0, "train")
-    assert load_problems(benchmark) == [Problem("exam-0000", "1 + 1?", "2")]
+    assert (benchmark.grader, benchmark.answers, benchmark.group) == ("math", "final", "main")
+    row = {"question": "1 + 1?", "result": "2"}
+    assert load_problems(benchmark) == [Problem("exam-0000", "1 + 1?", "2", row)]
     (tmp_path / "other").mkdir()
     assert load_problems(benchmark, str(tmp_path / "other"))  # a file of its own needs no local copy
 
@@ -154,7 +159,9 @@ def test_without_an_answer_column_problems_are_open_ended(tmp_path):
     path.write_text("name: poems\nsource: poems.jsonl\nproblem: prompt\nanswer:\ntemperature: 0.9\n")
     (benchmark,) = resolve_benchmarks([str(path)])
     assert (benchmark.num_samples, benchmark.temperature, benchmark.prompt) == (16, 0.9, "{problem}")
-    assert load_problems(benchmark) == [Problem("poems-0000", "A poem on rain.", None)]
+    assert benchmark.grader is None
+    (problem,) = load_problems(benchmark)
+    assert (problem.id, problem.text, problem.answer) == ("poems-0000", "A poem on rain.", None)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +173,20 @@ def test_without_an_answer_column_problems_are_open_ended(tmp_path):
         ("name: x\nsource: z\nnum_sample: 3", "unknown key 'num_sample'. Did you mean num_samples"),
         ("name: x\nsource: z\nnum_samples: many", "num_samples must be a whole number, found 'many'"),
         ("name: x\nsource: z\ntemperature: true", "temperature must be a number, found True"),
-        ("name: x\nsource: z\nprompt: Solve it.", "lacks {problem}"),
-        ("name: x\nsource: z\nprompt: 'Box {problem} in {}.'", "has a brace that is not {problem}"),
-        ("name: x\nsource: z\ngold: latex", "gold of benchmark x is 'latex'; choose one of plain, boxed, hashes"),
+        ("name: x\nsource: z\nprompt: Solve it.", "mine.yaml: prompt has no column, such as {problem}"),
+        (
+            "name: x\nsource: z\nprompt: 'Box {problem} in {}.'",
+            "mine.yaml: prompt has an empty pair of braces; double them",
+        ),
+        ("name: x\nsource: z\ngold: latex", "mine.yaml: gold is 'latex'; choose one of plain, boxed, hashes"),
         ("name: x\nsource: z\nnum_samples: 0", "mine.yaml: num_samples must be at least 1, got 0"),
-        ("name: [x", "is no readable YAML"),
+        ("name: x\nsource: z\nprompt: 'Box {problem'", "mine.yaml: prompt is not a template"),
+        ("name: x\nsource: z\ngrader: maths", "mine.yaml: Unknown reward 'maths'. Did you mean math"),
+        ("name: x\nsource: z\ngrader: nowhere_here:f", "mine.yaml: Cannot import 'nowhere_here'"),
+        ("name: x\nsource: z\ngrader: exact\nanswer: null", "mine.yaml: the grader exact needs answer"),
+        ("name: x\nsource: z\nanswers: words", "mine.yaml: answers is 'words'; choose one of final, text"),
+        ("name: x\nsource: z\nprompt_format: html", "mine.yaml: prompt_format is 'html'; choose one of chat, text"),
+        ("name: [x", "is not readable YAML"),
     ],
 )
 def test_yaml_mistakes(tmp_path, text, message):
@@ -191,15 +207,28 @@ def test_names():
     assert resolve_benchmarks(["all", "gsm8k"]) == list(BENCHMARKS.values())
     with pytest.raises(ValueError, match=r"Unknown benchmark 'gsm8'. Did you mean gsm8k"):
         resolve_benchmarks(["gsm8"])
-    with pytest.raises(FileNotFoundError, match=r"No benchmark file at nowhere.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"There is no benchmark file at nowhere.yaml"):
         resolve_benchmarks(["nowhere.yaml"])
 
 
-def test_two_benchmarks_of_one_name_are_refused(tmp_path):
+def test_two_sets_of_one_name_are_refused(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: gsm8k\nsource: somewhere\n")
-    with pytest.raises(ValueError, match="Two benchmarks are called 'gsm8k'"):
-        resolve_benchmarks(["gsm8k", str(path)])
+    with pytest.raises(ValueError, match="Two sets are called 'gsm8k'; give one of them another name"):
+        read_tasks(DataConfig(), EvalConfig(benchmarks=["gsm8k", str(path)]), None)
+
+
+def test_a_benchmark_with_a_named_grader(tmp_path):
+    rows = [{"prompt": "<bos> C 3 4 5 = 35 =", "numbers": [3, 4, 5], "target": 35}]
+    write_rows(tmp_path / "test.jsonl", rows)
+    path = tmp_path / "test.yaml"
+    path.write_text("name: puzzles\nsource: test.jsonl\nproblem: prompt\ngrader: countdown\ngroup: old notation\n"
+                    "answer: null\nprompt_format: text\n")  # fmt: skip
+    (benchmark,) = resolve_benchmarks([str(path)])
+    assert (benchmark.prompt, benchmark.answers, benchmark.num_samples) == ("{problem}", "text", 1)
+    assert (benchmark.group, benchmark.prompt_format, benchmark.answer) == ("old notation", "text", None)
+    (problem,) = load_problems(benchmark)
+    assert problem.row["target"] == 35 and problem.answer is None
 
 
 def test_a_file_of_prompts(tmp_path):

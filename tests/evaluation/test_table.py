@@ -32,7 +32,7 @@ def results(folder="/somewhere/ce", **key) -> Results:
         ),
         item_frame([{**key, "item": f"p{place}", "metric": "num_correct", "value": place} for place in range(3)]),
         [{name: key[name] for name in ("method", "stage", "seed")} | {"folder": str(folder)}],
-        [{**key, "num_samples": 4, "prompt_hash": "abc"}],
+        [{**key, "num_samples": 4, "grader": {"name": "math"}}],
         header=new_header({"seed": 0}),
     )
 

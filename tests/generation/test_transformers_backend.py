@@ -19,7 +19,13 @@ from manypaths.generation.samples import (
     uniforms,
     with_progress,
 )
-from manypaths.generation.transformers_backend import DrawFromStreams, cut_distribution, sample, transformers_backend
+from manypaths.generation.transformers_backend import (
+    DrawFromStreams,
+    cut_distribution,
+    sample,
+    suitable_batch_size,
+    transformers_backend,
+)
 
 PROMPTS = ["one two", "one two three four five six", "seven"]
 
@@ -313,8 +319,6 @@ def test_unusual_logits_and_memory_are_errors(model, tokenizer, monkeypatch):
     with pytest.raises(ValueError, match=r"Out of memory with 2 samples at once .* lower --batch_size"):
         sample(model, tokenizer, PROMPTS, Sampling(), batch_size=2)
     assert model.generation_config is own
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        transformers_backend(model, tokenizer, 0)
 
 
 def test_the_longest_prompt_beyond_the_context_is_named(model, tokenizer):
@@ -371,3 +375,14 @@ def test_a_model_in_training_mode_draws_without_dropout(tokenizer):
     how = Sampling(num_samples=3, max_new_tokens=6)
     expected = texts(sample(model.eval(), tokenizer, PROMPTS, how))
     assert texts(sample(model.train(), tokenizer, PROMPTS, how)) == expected
+
+
+def test_small_models_get_large_batches(model, tokenizer):
+    requests = requests_for([[5, 6]], Sampling(max_new_tokens=8))
+    assert suitable_batch_size(model, requests) == 1024
+    model.config.vocab_size = 20_000
+    assert suitable_batch_size(model, requests) == 1024
+    model.config.vocab_size = 200_000
+    assert suitable_batch_size(model, requests) == 128
+    model.config.vocab_size = 2_000_000
+    assert suitable_batch_size(model, requests) == 64

@@ -71,7 +71,8 @@ class Benchmark:
 
 SMALL: dict[str, Any] = {"num_samples": 8, "temperature": 0.7}  # 30 to 40 problems: avg@8
 OPEN_ENDED: dict[str, Any] = {  # GEM's poems and stories (arXiv:2408.16673)
-    "answer": None, "prompt": "{problem}", "grader": None, "answers": "text", "num_samples": 16, "top_k": 50, "top_p": 0.9, "max_new_tokens": 512,
+    "answer": None, "prompt": "{problem}", "grader": None, "answers": "text",
+    "num_samples": 16, "top_k": 50, "top_p": 0.9, "max_new_tokens": 512,
 }  # fmt: skip
 BENCHMARKS = {
     benchmark.name: benchmark
@@ -187,11 +188,12 @@ def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
     grader, answer = given.get("grader"), given.get("answer")
     if not answer and not grader:
         return OPEN_ENDED
-    if not answer and grader in ("math", "exact"):
+    if grader in ("math", "exact") and not given.get("answer", "answer"):
         raise ValueError(f"the grader {grader} needs answer, the name of the column with the right answers.")
     if grader in (None, "math"):
         return {}
-    return {"answer": None, "prompt": "{problem}", "answers": "text"}
+    own = {"prompt": "{problem}", "answers": "text"}
+    return own if grader == "exact" else {**own, "answer": None}
 
 
 def check_template(prompt: str) -> None:

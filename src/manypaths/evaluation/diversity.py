@@ -1,7 +1,8 @@
 """How different are the samples of one prompt? Overlap of words, distance of embeddings, and both over many prompts.
 
-A measure takes the k texts of ONE prompt, answers only: a shared prompt text would raise every overlap. Values for different k, lengths or tokenizers are not comparable, so fix the first and
-report the others; `TOKENIZERS` names what cuts texts into words.
+A measure takes the k texts of ONE prompt, answers only: a shared prompt text would raise every overlap. Values for
+different k, lengths or tokenizers are not comparable, so fix the first and report the others; `TOKENIZERS` names what
+cuts texts into words.
 """
 
 import math

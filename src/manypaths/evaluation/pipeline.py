@@ -26,15 +26,11 @@ from .reward_model import scorer
 from .scores import Part, averages, reward_model_scores, score_task
 from .table import AVERAGE, RESULTS, Results, given, item_frame, load_results, new_header, score_frame, write_results
 from .tasks import SAMPLING, Task, completed_tasks, load_rows, read_tasks, samples_of, taught_rows
-from .token_scores import reread, score_texts
+from .token_scores import TEXT_METRICS, reread, score_texts
 
 __all__ = ["EVAL_OPTIONS", "evaluate"]
 
 LEAVES = (SAMPLES, RESULTS)
-TEXT_METRICS = frozenset(
-    "ce perplexity text_entropy top1 text_kl_to_reference reference_ce ce_increase perplexity_ratio worse p_label_p10 "
-    "p_label_p25 p_label_p50 p_label_p75 p_label_p90".split()
-)
 FORGETTING_METRICS = frozenset(("base_score", "tuned_score", "change", "alignment_tax"))
 REREAD_METRICS = ("entropy", "kl_to_reference")
 Load = Callable[[str, str], Any]
@@ -207,25 +203,28 @@ def with_part(results: Results, part: Part, run: Mapping[str, Any]) -> Results:
     names = {name: run[name] for name in ("method", "stage", "seed")}
     results = given(results, **names)
     fresh = given(Results(score_frame(part.scores), item_frame(part.items), [], part.tasks), **names)
-    again = {(entry["task"], entry["temperature"], entry["group"]) for entry in part.tasks}
-    tasks = [entry for entry in results.tasks if (entry["task"], entry["temperature"], entry["group"]) not in again]
-    tasks += fresh.tasks
-    scores = pd.concat([not_again(results.scores, fresh.scores), fresh.scores], ignore_index=True)
-    scores = scores[~scores["task"].isin({AVERAGE, *(entry["group"] for entry in tasks if entry["group"] != MAIN)})]
+    tasks = list(
+        {(task["task"], task["temperature"], task["group"]): task for task in results.tasks + fresh.tasks}.values()
+    )
+    scores = in_place(results.scores, fresh.scores)
+    scores = scores[~scores["task"].isin({AVERAGE, *(task["group"] for task in tasks if task["group"] != MAIN)})]
     means = given(Results(score_frame(averages(scores, tasks))), **names).scores
     return replace(
         results,
         scores=pd.concat([scores, means], ignore_index=True),
-        items=pd.concat([not_again(results.items, fresh.items), fresh.items], ignore_index=True),
+        items=in_place(results.items, fresh.items),
         tasks=tasks,
         runs=[dict(run)],
     )
 
 
-def not_again(table: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
-    """The rows of which the fresh ones hold no row of the same task, temperature and kind of metric."""
+def in_place(table: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """The table with the fresh rows where those of the same task, temperature and kind of metric were, or at the end."""
+    places = {kind: place for place, kind in enumerate(dict.fromkeys([*kinds(table), *kinds(fresh)]))}
     measured = set(kinds(fresh))
-    return table[[key not in measured for key in kinds(table)]]
+    both = pd.concat([table[[kind not in measured for kind in kinds(table)]], fresh], ignore_index=True)
+    order = pd.Series([places[kind] for kind in kinds(both)], dtype="int64").sort_values(kind="stable").index
+    return both.loc[order].reset_index(drop=True)
 
 
 def kinds(table: pd.DataFrame) -> Iterator[tuple[str, float | None, str]]:

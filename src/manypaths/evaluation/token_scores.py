@@ -24,6 +24,10 @@ from .scores import Part, score_row
 from .statistics import Estimate, ratio_estimate, share_estimate
 
 QUANTILES = {"p_label_p10": 0.1, "p_label_p25": 0.25, "p_label_p50": 0.5, "p_label_p75": 0.75, "p_label_p90": 0.9}
+TEXT_METRICS = (
+    "ce", "perplexity", "text_entropy", "top1", *QUANTILES, "text_kl_to_reference", "reference_ce", "ce_increase",
+    "perplexity_ratio", "worse",
+)  # fmt: skip
 LARGEST_EXPONENT = 700.0  # exp of more overflows a float
 TEXTS_AT_A_TIME = 8
 TOKENS_AT_A_TIME = 8192

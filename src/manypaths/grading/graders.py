@@ -155,4 +155,4 @@ def gold_answer(gold: Any) -> str:
     _, marked, final = text.rpartition("####")  # GSM8K's way to mark the final answer
     text = final if marked else text
     boxed = extract(text, "strict")
-    return text if boxed is None else boxed
+    return text.strip() if boxed is None else boxed
