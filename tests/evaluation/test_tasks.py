@@ -77,6 +77,12 @@ def test_greedy_samples_would_be_equal():
         tasks(temperature=0.0, num_samples=4)
 
 
+def test_a_greedy_benchmark_takes_one_sample_whatever_is_asked_of_the_others():
+    sort = Benchmark("sort", "x", group="side tasks", temperature=0.0)
+    (task,) = benchmark_tasks(sort, PROBLEMS, EvalConfig(num_samples=64, temperatures="0.5,1"))
+    assert (task.temperature, task.sampled_at, task.sampling.num_samples) == (None, 0.0, 1)
+
+
 def test_temperatures_from_the_command_line():
     assert read_temperatures(None) == [] and read_temperatures("0.6, 1") == read_temperatures([0.6, 1]) == [0.6, 1.0]
     for text, message in [
@@ -116,7 +122,7 @@ def test_data_that_a_reward_cannot_read_is_refused_at_once():
         data_task({"prompt": ["one"]}, reward="math")
     with pytest.raises(ValueError, match="needs the columns numbers and target"):
         data_task({"prompt": ["one"]}, reward="countdown")
-    with pytest.raises(ValueError, match="a column prompt or messages; own.jsonl has text"):
+    with pytest.raises(ValueError, match=r"a column prompt or messages; own\.jsonl has text"):
         data_task({"text": ["one"]}, num_samples=2)
     with pytest.raises(ValueError, match="has an id twice"):
         data_task({"prompt": ["one", "two"], "id": ["a", "a"]}, num_samples=2)

@@ -6,7 +6,6 @@ problems.jsonl and grades.jsonl are written whole. All three lie in a folder tha
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class SampleLog:
             cut_torn_line(self._file)
         size = os.fstat(self._file).st_size
         try:
-            write_all(self._file, (json_text({**key._asdict(), **asdict(sample)}) + "\n").encode())
+            write_all(self._file, (json_text({**key._asdict(), **vars(sample)}) + "\n").encode())
         except OSError as error:
             os.ftruncate(self._file, size)
             if error.errno not in NO_ROOM:

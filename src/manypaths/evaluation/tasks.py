@@ -121,7 +121,7 @@ def samplings(defaults: Mapping[str, Any], config: EvalConfig) -> list[tuple[flo
         chosen = {**defaults, **given} | ({} if temperature is None else {"temperature": temperature})
         if "num_samples" not in given:
             chosen["num_samples"] = max(chosen["num_samples"], SWEEP_SAMPLES if len(temperatures) > 1 else 1)
-        if chosen["temperature"] == 0 and (temperatures or "num_samples" not in given):
+        if chosen["temperature"] == 0 and not {"temperature", "num_samples"} <= given.keys():
             chosen["num_samples"] = 1  # all greedy answers are equal
         pairs.append((temperature, Sampling(**chosen)))
     return pairs
