@@ -252,6 +252,8 @@ def test_data_with_answers_and_a_reward_gets_token_scores_and_samples(place):
     results = evaluate("--model", "model", *words, "--output_dir", "out")
     assert {"ce", "p_label_p50", "pass@1", "self_bleu"} - set(results.scores["metric"]) <= {"self_bleu"}
     assert set(results.scores["task"]) == {"own"} and set(results.scores["over"]) == {"texts", "problems"}
+    assert len(read_rows(place / "out" / "problems.jsonl")) == 2
+    same(evaluate("--rescore", "out"), results)
 
 
 def test_mistakes_are_refused_before_anything_is_written(place, tokenizer):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.formats import check_tokenizer_fits
 from ..generation.prompts import encode_prompts, is_conversation
-from ..generation.samples import Backend, Sample, check_context, requests_for, with_progress
+from ..generation.samples import Backend, Sample, SampleKey, check_context, requests_for, with_progress
 from ..generation.transformers_backend import transformers_backend
 from ..models.loading import load_config, load_tokenizer
 from ..run_folder import RunFolder, fingerprint
@@ -75,7 +75,7 @@ def plan_generation(tasks: Sequence[Task], config: EvalConfig) -> Plan:
 def generate(plan: Plan, log: SampleLog, folder: RunFolder, open_backend: Callable[[], Backend]) -> None:
     """Draw every sample that the log lacks; without gaps no model is loaded.
 
-    The folder is claimed when the backend is open: until then nothing is written.
+    The folder is claimed when the first sample is there: until then nothing is written.
     """
     keys = [task.keys(task.sampling.num_samples) for task in plan.tasks]
     total = sum(map(len, keys))
@@ -86,18 +86,17 @@ def generate(plan: Plan, log: SampleLog, folder: RunFolder, open_backend: Callab
     backend = open_backend()
     folder.notes[BACKENDS] = list(dict.fromkeys([*folder.notes.get(BACKENDS, ()), backend.name]))
 
-    def draws() -> Iterator[tuple[int, Sample]]:
+    def draws() -> Iterator[tuple[SampleKey, Sample]]:
         for task, ids, group in zip(plan.tasks, plan.prompt_ids, keys, strict=True):
             there = {place for place, key in enumerate(group) if key in log.samples}
             for place, sample in backend.draw(requests_for(ids, task.sampling), there):
-                if not folder.recorded:
-                    folder.record()
-                    write_problems(plan.tasks, folder.path)
-                log.add(group[place], sample)
-                yield place, sample
+                yield group[place], sample
 
-    for _ in with_progress(draws(), total=total, done=done):
-        pass
+    for number, (key, sample) in enumerate(with_progress(draws(), total=total, done=done)):
+        if number == 0:
+            folder.record()
+            write_problems(plan.tasks, folder.path)
+        log.add(key, sample)
 
 
 def open_backend(config: EvalConfig, plan: Plan, load: Callable[[str, str], Any]) -> Backend:

@@ -207,7 +207,8 @@ def with_part(results: Results, part: Part, run: Mapping[str, Any]) -> Results:
         {(task["task"], task["temperature"], task["group"]): task for task in results.tasks + fresh.tasks}.values()
     )
     scores = in_place(results.scores, fresh.scores)
-    scores = scores[~scores["task"].isin({AVERAGE, *(task["group"] for task in tasks if task["group"] != MAIN)})]
+    groups = {task["group"] for task in tasks if task.get("grader")} - {MAIN}
+    scores = scores[~scores["task"].isin({AVERAGE, *groups})]
     means = given(Results(score_frame(averages(scores, tasks))), **names).scores
     return replace(
         results,

@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,7 @@ def check_context(model_config: Any, requests: Sequence[Request], names: Sequenc
         )
 
 
-def with_progress(
-    draws: Iterable[tuple[int, Sample]], *, total: int, done: int = 0, show: bool = True
-) -> Iterator[tuple[int, Sample]]:
+def with_progress(draws: Iterable[Drawn], *, total: int, done: int = 0, show: bool = True) -> Iterator[Drawn]:
     """The same draws, with a bar over samples on stderr that starts at `done` and estimates the time left."""
     if not show:
         yield from draws
