@@ -60,7 +60,7 @@ class Study:
     def __init__(self, results: Results) -> None:
         if results.scores.empty:
             raise ValueError("There is nothing to report: these results hold no scores.")
-        self.results = results
+        self.results = results = staged(results)
         self.known: dict[tuple[Any, ...], Any] = {}
         self.runs = {(run["method"], run["stage"], run["seed"]): run for run in results.runs}
         methods = list(dict.fromkeys([*(run["method"] for run in results.runs), *results.scores["method"]]))
@@ -336,6 +336,20 @@ class Study:
                 if all({match, compared} <= one.scores.keys() for one in (curve, first)):
                     found.setdefault(method, []).append(matched_difference(curve, first, match=match, compare=compared))
         return found
+
+
+def staged(results: Results) -> Results:
+    """The same with stages that can be compared: where each method was evaluated in one, it plays no part; else an
+    unknown stage is that before RL."""
+    both = results.experiment or results.scores.groupby("method")["stage"].nunique().max() > 1
+    names = {"": "sft", "sft": "sft", "rl": "rl"} if both else dict.fromkeys(STAGES, "")
+    return replace(
+        results,
+        scores=results.scores.assign(stage=results.scores["stage"].map(names)),
+        items=results.items.assign(stage=results.items["stage"].map(names)),
+        runs=[{**run, "stage": names[run["stage"]]} for run in results.runs],
+        tasks=[{**task, "stage": names[task["stage"]]} for task in results.tasks],
+    )
 
 
 def or_none(value: Any) -> Any:

@@ -111,7 +111,7 @@ def accuracy_and_diversity(study: Study) -> Figure | None:
     caption = "Further right is more accurate, further up finds more different right answers. " + (
         "Hollow: before RL. Filled: after RL. The line joins the two. " if two else ""
     )
-    return figure(study, "accuracy_diversity", "Accuracy and diversity", caption + "Point at a mark for its numbers.",
+    return figure(study, "accuracy_diversity", "Accuracy and diversity", caption.strip(),
                   [("", layers, 380)], values)  # fmt: skip
 
 
@@ -241,30 +241,38 @@ def training(study: Study) -> Figure | None:
     panels, everything = [], []
     for stage in study.stages:
         for name, title in TRAINING.items():
-            values = []
-            for row in study.main_rows:
-                logged = [run["training"][name] for (method, own, _), run in study.runs.items()
-                          if (method, own) == (row.method, stage) and (run.get("training") or {}).get(name)]  # fmt: skip
-                length = min(map(len, logged), default=0)
-                for step in range(length if length > 1 else 0):
-                    point = [run[step] for run in logged if run[step] is not None]
-                    if point:
-                        y = math.fsum(point) / len(point)
-                        values.append(
-                            {**described(study, row, stage), "x": step / (length - 1), "y": y, "text": f"{y:.4g}"}
-                        )
+            values = [value for row in study.main_rows for value in logged(study, row, stage, name)]
             if values:
                 everything += values
                 chart = canvas(study, values).encode(
-                    x=alt.X("x:Q", title="share of the training", axis=percent(), scale=alt.Scale(nice=False)),
+                    x=alt.X("x:Q", title="step", scale=alt.Scale(nice=False)),
                     y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
                 )
-                layers = [chart.mark_line().encode(strokeDash=dash(study), tooltip=["series:N", tip(name)])]
+                tips = ["series:N", tip("step", "x"), tip(name)]
+                layers = [chart.mark_line().encode(strokeDash=dash(study), tooltip=tips)]
                 panels.append((f"{title}, {'RL' if stage == 'rl' else 'SFT'}", layers, 220))
     if not panels:
         return None
     caption = "Means over seeds. Values of different objectives are not comparable in loss; cross-entropy is."
     return figure(study, "training", "Training", caption, panels, everything)
+
+
+def logged(study: Study, row: Row, stage: str, name: str) -> Values:
+    """What training logged under a name, by step, averaged over seeds; nothing where there is a single value."""
+    runs = [
+        run.get("training") or {}
+        for (method, own, _), run in study.runs.items()
+        if (method, own) == (row.method, stage)
+    ]
+    logs = [run for run in runs if run.get(name)]
+    values = []
+    for place in range(min((len(run[name]) for run in logs), default=0)):
+        point = [run[name][place] for run in logs if run[name][place] is not None]
+        if point:
+            y, steps = math.fsum(point) / len(point), logs[0].get("step")
+            x = steps[place] if steps else place + 1
+            values.append({**described(study, row, stage), "x": x, "y": y, "text": f"{y:.4g}"})
+    return values if len(values) > 1 else []
 
 
 def described(study: Study, row: Row, stage: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const read = (id) => { const at = document.getElementById(id); return at ? JSON.parse(at.textContent) : null; };
+  const read = (id) => { const at = document.getElementById(`data-${id}`); return at ? JSON.parse(at.textContent) : null; };
   const make = (name, properties = {}, ...children) => {
     const node = Object.assign(document.createElement(name), properties);
     node.append(...children);

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.statistics import LEAST_FOR_T
 from . import claims, glossary
 from .browser import completions, relative
 from .claims import STAGE_WORDS, joined
@@ -102,10 +103,10 @@ def title_and_lead(study: Study) -> tuple[str, str]:
             ", the usual training, and with controls: cheap alternatives that a new objective has to beat before it is worth "
             "its trouble"
         )
-    return (
-        title,
-        f"{lead}. A difference counts only where it is told from chance after correction for all comparisons made.",
-    )
+    lead += ". A difference counts only where it is told from chance after correction for all comparisons made."
+    if study.results.experiment and len({seed for _, _, seed in study.runs}) < LEAST_FOR_T:
+        lead += " With fewer than three seeds that chance is in the problems: another training run may differ by more."
+    return title, lead
 
 
 def one_of(names: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """Reports of finished evaluations and experiments: the subcommand, and the functions that write and print one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -66,5 +66,7 @@ def print_report(results: Results, console: Console | None = None) -> None:
 
 
 def study_markdown(results: Results, link: str) -> str:
-    """A report as a part of a document; `link` is the path of a figure with {name} in it."""
-    return render.markdown(report_of(Study(results), Path()), lambda name: link.format(name=name), level=2)
+    """The main sections of a report as a part of a document; `link` is the path of a figure with {name} in it."""
+    made = report_of(Study(results), Path())
+    made = replace(made, sections=[section for section in made.sections if not section.folded])
+    return render.markdown(made, lambda name: link.format(name=name), level=2)
