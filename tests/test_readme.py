@@ -13,6 +13,7 @@ import pytest
 from conftest import tiny_llama
 from evaluations import write_benchmarks
 from manypaths.cli.main import main
+from manypaths.evaluation import load_items, load_scores
 
 ROOT = Path(__file__).parent.parent
 MODEL = "Qwen/Qwen3-0.6B"
@@ -81,7 +82,7 @@ def test_commands_on_your_data_run_as_written(workplace, capsys):
             assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
             ran.append(verb)
     assert ran == ["sft", "eval", "grpo", "objectives", "eval", "eval", "report"]
-    assert json.loads((workplace / "out-eval" / "results.json").read_text())["tokens"]
+    assert "ce" in set(load_scores(workplace / "out-eval")["metric"])
     assert (workplace / "compared" / "report.html").is_file()
 
 
@@ -96,11 +97,17 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
             for name in ("ce-math", "sed-math", "gem-math"):
                 (workplace / name).mkdir()
                 results = json.loads((workplace / "out-math" / "results.json").read_text())
-                (workplace / name / "results.json").write_text(json.dumps({**results, "label": name}))
+                runs = [{**run, "method": name} for run in results["runs"]]
+                tasks = [{**task, "method": name} for task in results["tasks"]]
+                scores = [{**row, "method": name} for row in results["scores"]]
+                text = json.dumps({**results, "runs": runs, "tasks": tasks, "scores": scores})
+                (workplace / name / "results.json").write_text(text)
+                items = load_items(workplace / "out-math").assign(method=name)
+                items.to_parquet(workplace / name / "items.parquet")
         if words not in left_out:
             words = [str(workplace / "out") if word == MODEL else word for word in words]
             assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
-    assert json.loads((workplace / "out-ledger" / "results.json").read_text())["ledger"]["num_texts"] == 2
+    assert {"ce", "ce_increase", "text_kl_to_reference"} <= set(load_scores(workplace / "out-ledger")["metric"])
     (python,) = blocks("docs/evaluation.md", "python")
     capsys.readouterr()
     exec(python, {})
@@ -110,8 +117,8 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
     (workplace / "exam.jsonl").write_text('{"question": "one plus one is?", "result": 2}\n')
     argv = ["eval", "--model", "out", "--benchmarks", "exam.yaml", "--max_new_tokens", "4", "--output_dir", "exam"]
     assert main(argv) == 0
-    (entry,) = json.loads((workplace / "exam" / "results.json").read_text())["evaluations"]
-    assert (entry["benchmark"], entry["metric"]) == ("exam", "avg@4")
+    scores = load_scores(workplace / "exam")
+    assert set(scores["task"]) == {"exam"} and "pass@4" in set(scores["metric"])
 
 
 def test_one_changed_line(workplace):

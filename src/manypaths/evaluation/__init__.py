@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..grading import Verdict, grade, grade_many
+    from .config import EvalConfig
     from .diversity import distinct_n, embedding_diversity, self_bleu, self_bleu_single_reference, vendi_score
     from .metrics import answer_entropy, best_of_n, distinct_answers, expected_max, pass_at_k
     from .pipeline import evaluate
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "..grading": ("Verdict", "grade", "grade_many"),
+    ".config": ("EvalConfig",),
     ".diversity": ("distinct_n", "embedding_diversity", "self_bleu", "self_bleu_single_reference", "vendi_score"),
     ".metrics": ("answer_entropy", "best_of_n", "distinct_answers", "expected_max", "pass_at_k"),
     ".pipeline": ("evaluate",),
@@ -20,6 +22,7 @@ HOMES = {
     ".voting": ("answer_classes", "maj_at_k"),
 }
 __all__ = [
+    "EvalConfig",
     "Results",
     "Verdict",
     "answer_classes",
