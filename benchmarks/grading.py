@@ -23,7 +23,7 @@ from pathlib import Path
 from answer_changes import bare, equivalent_answers, is_value, wrong_answers
 
 from manypaths import grading
-from manypaths.grading import grade, grade_many, weakly_gradable, workers
+from manypaths.grading import grade, grade_many, unreliable_reference, workers
 
 RESULTS = Path(__file__).parent / "results"
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -56,7 +56,7 @@ def against_itself(golds):
         for (row, gold), verdict in zip(rows, verdicts, strict=True):
             if not verdict.correct:
                 failures.append({"id": row, "gold": gold, "reason": verdict.reason})
-        weak[name] = dict(Counter(reason for _, gold in rows if (reason := weakly_gradable(gold))))
+        weak[name] = dict(Counter(reason for _, gold in rows if (reason := unreliable_reference(gold))))
     return failures, weak
 
 

@@ -111,4 +111,11 @@ def test_subcommands_and_options():
         "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset_name",
         "dataset_columns", "dataset_format", "system_prompt",
     ]  # fmt: skip
-    assert names_of(EvalConfig) == []  # filled in when the evaluation's options are final
+    assert names_of(EvalConfig) == [
+        "model_name_or_path", "label", "stage", "train_seed", "benchmarks", "data_dir", "prompts", "completions", "rescore",
+        "grader", "reward", "correct_at", "reward_model", "embedding_model", "reference", "reread_samples", "forgetting",
+        "task_dir", "num_prompts", "max_length", "assistant_only_loss", "dtype", "num_samples", "temperature",
+        "temperatures", "top_p", "top_k", "max_new_tokens", "seed", "batch_size", "prompt_format", "chat_template_path",
+        "chat_template_kwargs", "backend", "vllm_server_base_url", "vllm_tensor_parallel_size",
+        "vllm_gpu_memory_utilization", "output_dir",
+    ]  # fmt: skip

@@ -115,7 +115,7 @@ def test_models_that_are_no_reward_models_are_refused(tokenizer, tmp_path):
         scorer(save(tmp_path / "lm", language_model, tokenizer))
     language_model.config.num_labels = 1
     untrained = scorer(save(tmp_path / "headless", language_model, tokenizer), device="cpu")
-    with pytest.raises(ValueError, match=r"no trained reward model.*score\.weight"):
+    with pytest.raises(ValueError, match=r"not a trained reward model.*score\.weight"):
         untrained(PROMPTS, TEXTS)
     with pytest.raises(ValueError, match="Cannot load the reward model"):
         scorer(str(tmp_path / "nowhere"))

@@ -1,6 +1,6 @@
 import pytest
 
-from manypaths.grading import Verdict, grade, grade_many, weakly_gradable
+from manypaths.grading import Verdict, grade, grade_many, unreliable_reference
 
 
 @pytest.mark.parametrize(
@@ -78,5 +78,5 @@ def test_progress_and_repeated_answers(capsys):
         (r"$\cos 207^{\circ} \approx -0.891$", "approximation"),
     ],
 )
-def test_weakly_gradable_golds(gold, reason):
-    assert weakly_gradable(gold) == reason
+def test_unreliable_reference_golds(gold, reason):
+    assert unreliable_reference(gold) == reason

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..generation.samples import Sample
-from ..grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, weakly_gradable
+from ..grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, unreliable_reference
 from ..grading.graders import grade_samples, resolve_grader
 from .benchmarks import Problem, conflicting
 from .tasks import Task
@@ -117,7 +117,7 @@ def unreliable_references(problems: Sequence[Problem]) -> dict[str, list[str]]:
     """Ids of problems whose reference answer may be wrong or unfit to compare with, by reason."""
     reasons: dict[str, list[str]] = {}
     for problem in problems:
-        reason = None if problem.answer is None else weakly_gradable(problem.answer)
+        reason = None if problem.answer is None else unreliable_reference(problem.answer)
         if reason is not None:
             reasons.setdefault(reason, []).append(problem.id)
     ids = conflicting(problems)

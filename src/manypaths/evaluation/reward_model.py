@@ -78,7 +78,7 @@ def load_model(name: str, device: str | None = None) -> Any:
         raise ValueError(f"Cannot load the reward model {name!r}: {error}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ValueError(f"{name!r} is no trained reward model: its files lack the weights {missing}.")
+        raise ValueError(f"{name!r} is not a trained reward model: its files lack the weights {missing}.")
     return model.to(place).eval()
 
 
@@ -161,9 +161,9 @@ def _checked(score: Callable[..., Any], name: str) -> Scorer:
             )
         if not texts:
             return []
-        found = score(prompts, texts)
+        values = score(prompts, texts)
         try:
-            scores = [float(value) for value in found]
+            scores = [float(value) for value in values]
         except (TypeError, ValueError) as error:
             raise ValueError(f"The reward model {name!r} must return a list of numbers: {error}.") from error
         if len(scores) != len(texts):

@@ -44,7 +44,7 @@ def vllm_backend(
         from .vllm_server import server_backend
 
         return server_backend(server_base_url, model, tokenizer)
-    found = check_version()
+    installed = check_version()
     from vllm import LLM
 
     engine = LLM(
@@ -64,19 +64,19 @@ def vllm_backend(
                 samples = draw_batch(engine, tokenizer, [requests[position] for position in missing])
                 yield from zip(missing, samples, strict=True)
 
-    return Backend(f"vllm {found}", draw)
+    return Backend(f"vllm {installed}", draw)
 
 
 def check_version() -> str:
     """The installed version of vLLM; ImportError where it is missing or does not fit."""
     wanted = f"vLLM {VERSIONS} is needed: pip install 'manypaths[vllm]'"
     try:
-        found = version("vllm")
+        installed = version("vllm")
     except PackageNotFoundError as error:
         raise ImportError(f"vLLM is not installed. {wanted}, or ask a running server with a base URL.") from error
-    if not SpecifierSet(VERSIONS).contains(found, prereleases=True):
-        raise ImportError(f"vLLM {found} is installed. {wanted}.")
-    return found
+    if not SpecifierSet(VERSIONS).contains(installed, prereleases=True):
+        raise ImportError(f"vLLM {installed} is installed. {wanted}.")
+    return installed
 
 
 def draw_batch(engine: Any, tokenizer: Any, batch: Sequence[Request]) -> list[Sample]:

@@ -29,7 +29,7 @@ __all__ = [
     "grade",
     "grade_many",
     "same_answers",
-    "weakly_gradable",
+    "unreliable_reference",
 ]
 
 GRADER_VERSION = "2"  # raised whenever a verdict can change
@@ -156,7 +156,7 @@ def remember(found: dict[tuple[str, str], Comparison]) -> None:
         cache.update({pair: result for pair, result in found.items() if result.reason not in STOPPED})
 
 
-def weakly_gradable(gold: str) -> str | None:
+def unreliable_reference(gold: str) -> str | None:
     """Why a gold cannot be graded well, or None: "empty", "too long", "prose", "equation chain" or "approximation".
 
     Prose is compared as text only, of a chain or an approximation only the last value counts.
