@@ -128,33 +128,7 @@ def measured(data: DataConfig, config: EvalConfig, work: Work, folder: RunFolder
     reference = None if config.reference is None else functools.partial(load, config.reference, config.dtype)
     if work.texts is not None:
         yield token_part(data, config, work.texts, load, reference)
-    with SampleLog(folder.path) as log:
-        if work.plan is not None:
-            if config.backend == "vllm":
-                forget_models(load)  # it wants all of the memory
-            generate(work.plan, log, folder, lambda: open_backend(config, work.plan, load))
-        elif work.completions:
-            folder.record()
-            write_problems(work.tasks, folder.path)
-            for key in [key for key in work.completions if key not in log.samples]:
-                log.add(key, work.completions[key])
-        for place, task in enumerate(work.tasks):
-            samples = samples_of(task, log.samples)
-            again = {}
-            if work.plan is None:
-                how = {"backend": "completions", "num_samples": len(samples[0]), "temperature": task.sampled_at}
-            else:
-                how = work.plan.sampling(task, folder.notes.get(BACKENDS, ()))
-            if work.plan is not None and config.reread_samples and task.sampled_at:
-                again = reread(
-                    load(config.model_name_or_path, config.dtype),
-                    None if reference is None else reference(),
-                    work.plan.prompt_ids[place],
-                    samples,
-                    task.sampled_at,
-                    config.reread_samples,
-                )
-            yield task_part(task, samples, folder.path, work.judges, how, again)
+    yield from sampled_parts(config, work, folder, load, reference)
     forget_models(load)
     if config.forgetting:
         from .forgetting import forgetting
@@ -162,6 +136,39 @@ def measured(data: DataConfig, config: EvalConfig, work: Work, folder: RunFolder
         lost = forgetting(**forgetting_options(config), folder=folder.path / "forgetting")
         tables = (lost.scores, lost.items, lost.tasks)
         yield Part(*([{"temperature": None, **row} for row in rows] for rows in tables))
+
+
+def sampled_parts(
+    config: EvalConfig, work: Work, folder: RunFolder, load: Load, reference: Callable[[], Any] | None
+) -> Iterator[Part]:
+    """The tasks, when all their samples are there: from the model, or from elsewhere."""
+    with SampleLog(folder.path) as log:
+        if work.plan is None:
+            keep_completions(work, log, folder)
+        else:
+            if config.backend == "vllm":
+                forget_models(load)  # it wants all of the memory
+            generate(work.plan, log, folder, lambda: open_backend(config, work.plan, load))
+        for place, task in enumerate(work.tasks):
+            samples, again = samples_of(task, log.samples), {}
+            if work.plan is None:
+                how = {"backend": "completions", "num_samples": len(samples[0]), "temperature": task.sampled_at}
+            else:
+                how = work.plan.sampling(task, folder.notes.get(BACKENDS, ()))
+                if config.reread_samples and task.sampled_at:
+                    model, other = load(config.model_name_or_path, config.dtype), reference and reference()
+                    ids = work.plan.prompt_ids[place]
+                    again = reread(model, other, ids, samples, task.sampled_at, config.reread_samples)
+            yield task_part(task, samples, folder.path, work.judges, how, again)
+
+
+def keep_completions(work: Work, log: SampleLog, folder: RunFolder) -> None:
+    """Bring completions made elsewhere into the folder, so that they can be scored again."""
+    if work.tasks:
+        folder.record()
+        write_problems(work.tasks, folder.path)
+    for key in [key for key in work.completions if key not in log.samples]:
+        log.add(key, work.completions[key])
 
 
 def forget_models(load: Any) -> None:
