@@ -101,7 +101,17 @@ def test_subcommands_and_options():
     from manypaths.evaluation.config import EvalConfig
     from manypaths.training.grpo import GRPOConfig, RewardConfig
 
-    assert list(SUBCOMMANDS) == ["quickstart", "experiment", "sft", "grpo", "eval", "report", "world", "objectives"]
+    assert list(SUBCOMMANDS) == [
+        "quickstart",
+        "experiment",
+        "sft",
+        "grpo",
+        "eval",
+        "average",
+        "report",
+        "world",
+        "objectives",
+    ]
     assert names_of(manypaths.SFTConfig, trl.SFTConfig) == [
         "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "reference",
     ]  # fmt: skip

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ..config import helped
 

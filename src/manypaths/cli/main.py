@@ -72,6 +72,12 @@ def evaluate(argv: list[str]) -> None:
     print(f"report: {write_report(results, results.folders[0])}")
 
 
+def average(argv: list[str]) -> None:
+    from ..models.averaging import AverageConfig, average
+
+    average(*parse([AverageConfig], argv, "manypaths average"))
+
+
 def report(argv: list[str]) -> None:
     from ..report import ReportConfig, report
 
@@ -122,6 +128,7 @@ SUBCOMMANDS = {
     "sft": Subcommand(sft, "fine-tune a model with any objective", CHECKPOINT),
     "grpo": Subcommand(grpo, "reinforcement learning after it", CHECKPOINT),
     "eval": Subcommand(evaluate, "benchmarks, pass@k, diversity and forgetting of a model", SAME),
+    "average": Subcommand(average, "the weighted average of a model and what it was fine-tuned to"),
     "report": Subcommand(report, "evaluations and experiments side by side, with paired tests"),
     "world": Subcommand(world, "write a built-in world: model, data and benchmarks as ordinary files"),
     "objectives": Subcommand(objectives, "list the objectives"),
