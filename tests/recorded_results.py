@@ -34,7 +34,7 @@ def kept(results: Results, **values: list) -> Results:
     """The rows with one of these values in each column: kept(results, method=["CE", "SED"], seed=[0])."""
 
     def fits(entry: Mapping) -> bool:
-        return all(entry[name] in own for name, own in values.items())
+        return all(entry[name] in own for name, own in values.items() if name in entry)
 
     tables = {"scores": results.scores, "items": results.items}
     for column, own in values.items():

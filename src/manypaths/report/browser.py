@@ -12,7 +12,6 @@ from typing import Any
 
 from .claims import STAGE_WORDS
 from .compare import Row, Study
-from .figures import series
 from .table import Completions
 
 PROBLEMS = 240  # read at most, over all tasks
@@ -73,7 +72,7 @@ def column_of(study: Study, row: Row, stage: str) -> dict[str, Any] | None:
             label = " · ".join(part for part in (row.label, STAGE_WORDS[stage]) if part)
             return {
                 "label": label,
-                "series": series(study, row),
+                "series": study.name(row),
                 "folder": Path(folder),
                 "tasks": tasks,
                 "seed": seed,

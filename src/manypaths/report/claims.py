@@ -174,7 +174,9 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
         (f"against {baseline}", f"difference to {baseline}, with its 95 % interval"),
     ]
     if top is not None:
-        columns.append(("against the best control", f"difference to {top.label}, the control with the best value"))
+        columns.append(
+            ("against the best control", f"difference to {study.name(top)}, the control with the best value")
+        )
     shares = needed(study, question, made)
     if shares:
         n = question.metric.removeprefix("pass@")
@@ -202,10 +204,10 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
             cells.append(Cell(number(claim.detectable, unit), sort=claim.detectable) if told else Cell())
         tone, words = VERDICTS[claim.verdict]
         rank = list(VERDICTS).index(claim.verdict)
-        lines.append(Line(claim.row.label, [*cells, Cell(words, tone=tone, sort=-rank)], "method"))
+        lines.append(Line(study.name(claim.row), [*cells, Cell(words, tone=tone, sort=-rank)], "method"))
     for row in controls:
         cells = [level(study, question, row), against_baseline(study, question, row)]
-        lines.append(Line(row.label, cells + [Cell()] * (len(columns) - 2), "control"))
+        lines.append(Line(study.name(row), cells + [Cell()] * (len(columns) - 2), "control"))
     tested = sum(1 + len(claim.to_controls) for claim in made)
     note = f"Holm's correction over the {tested} differences of methods to {baseline} and to controls."
     return Card(
@@ -270,11 +272,11 @@ def sentence(study: Study, question: Question, made: Sequence[Claim]) -> str:
             continue
         at_most = -1 if verdict == "beaten" else 0
         rivals = [
-            row.label
+            study.name(row)
             for row in group[0].to_controls
             if any(sign(claim.to_controls[row], question.better) <= at_most for claim in group)
         ]
-        names = joined([claim.row.label for claim in group])
+        names = joined([study.name(claim.row) for claim in group])
         parts.append(text.format(names, controls=joined(rivals), **{"is": "is" if len(group) == 1 else "are"}))
     return " ".join(parts)
 
@@ -308,13 +310,13 @@ def what_beats_what(study: Study, asked: Sequence[Question]) -> Table | None:
     for question, difference in family.items():
         best, rival = contests[question]
         unit, side = study.unit(question.metric), sign(difference, question.better)
-        tone, words = {1: ("good", f"{best.label} is ahead"), -1: ("bad", f"{rival.label} is ahead")}.get(
+        tone, words = {1: ("good", f"{study.name(best)} is ahead"), -1: ("bad", f"{study.name(rival)} is ahead")}.get(
             side, ("none", "cannot be told apart")
         )
         value, other = level(study, question, best), level(study, question, rival)
         lines.append(
             Line(question.short, [
-                Cell(best.label, value.text), Cell(rival.label, other.text), difference_cell(difference, unit),
+                Cell(study.name(best), value.text), Cell(study.name(rival), other.text), difference_cell(difference, unit),
                 Cell(words, tone=tone, sort=side),
             ])
         )  # fmt: skip
@@ -337,7 +339,7 @@ def overall(study: Study, made: Sequence[Sequence[Claim]]) -> tuple[str, str, st
     before = [group for group in groups if group not in last]
     when = when_of(study, last[0][0].question.stage).strip()
     best = min((claim.verdict for group in last for claim in group), key=list(VERDICTS).index)
-    names, count = leaders(last, best)
+    names, count = leaders(study, last, best)
     of = f"In {count} of {len(last)} question{'s' * (len(last) != 1)}{f' {when}' * bool(when)}"
     baseline, are = study.baseline, "are" if len(names) > 1 else "is"
     text = {
@@ -346,14 +348,14 @@ def overall(study: Study, made: Sequence[Sequence[Claim]]) -> tuple[str, str, st
     }.get(best, f"No method is ahead of both {baseline} and every control{f' {when}' * bool(when)}.")
     if best in ("same", "behind"):
         text = f"No method is clearly ahead of {baseline}{f' {when}' * bool(when)}."
-    early, number_early = leaders(before, "clear")
+    early, number_early = leaders(study, before, "clear")
     if early:
         text += f" Before RL, {joined(early)} {'are' if len(early) > 1 else 'is'} in {number_early} of {len(before)} questions."
     badge = "Clear gain in part" if best == "clear" and count < len(last) else BADGES[best]
     return VERDICTS[best][0], badge, text
 
 
-def leaders(groups: Sequence[Sequence[Claim]], verdict: str) -> tuple[list[str], int]:
+def leaders(study: Study, groups: Sequence[Sequence[Claim]], verdict: str) -> tuple[list[str], int]:
     """The methods with this verdict, and in how many questions."""
-    names = dict.fromkeys(claim.row.label for group in groups for claim in group if claim.verdict == verdict)
+    names = dict.fromkeys(study.name(claim.row) for group in groups for claim in group if claim.verdict == verdict)
     return list(names), sum(any(claim.verdict == verdict for claim in group) for group in groups)

@@ -115,6 +115,10 @@ class Study:
             return self.rows
         return [next((row for row in rows if row.temperature == self.setting), rows[0]) for rows in by_method.values()]
 
+    def name(self, row: Row) -> str:
+        """The row as a series of figures and in sentences: its method, or its temperature of a lone method."""
+        return row.label if self.main_rows == self.rows else row.method
+
     def is_control(self, row: Row) -> bool:
         return row.method in self.controls
 

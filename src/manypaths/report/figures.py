@@ -52,11 +52,7 @@ Values = list[dict[str, Any]]
 
 def series_of(study: Study) -> list[str]:
     """Names of all series: methods, or the rows of a lone method."""
-    return list(dict.fromkeys(series(study, row) for row in study.rows))
-
-
-def series(study: Study, row: Row) -> str:
-    return row.label if study.main_rows == study.rows else row.method
+    return list(dict.fromkeys(study.name(row) for row in study.rows))
 
 
 def theme(study: Study, mode: str) -> dict[str, Any]:
@@ -119,13 +115,13 @@ def samples(study: Study) -> Figure | None:
     """pass@k, votes and best of k over the number of samples, a panel for each stage and family."""
     task, panels, everything = study.headline, [], []
     for family, name in SAMPLES.items() if task else ():
-        ks = study.ks(task, family)
+        ks = sorted({1, *study.ks(task, family)})  # a single sample has nothing to vote with, and is pass@1
         drawn = [
             {**described(study, row, stage), "stage": stage, "k": k, "y": one.value, "text": said(one, "share", " %")}
             for stage in study.stages
             for row in study.main_rows
             for k in (ks if len(ks) > 1 else ())
-            for one in [study.estimate(row, stage, task, f"{family}@{k}")]
+            for one in [study.estimate(row, stage, task, f"{family}@{k}" if k > 1 else "pass@1")]
             if one
         ]
         extent = [extreme((value["y"] for value in drawn), default=0) for extreme in (min, max)]
@@ -241,11 +237,13 @@ def training(study: Study) -> Figure | None:
     panels, everything = [], []
     for stage in study.stages:
         for name, title in TRAINING.items():
+            if (stage, name) == ("rl", "loss"):
+                continue  # a policy gradient's loss says nothing
             values = [value for row in study.main_rows for value in logged(study, row, stage, name)]
             if values:
                 everything += values
                 chart = canvas(study, values).encode(
-                    x=alt.X("x:Q", title="step", scale=alt.Scale(nice=False)),
+                    x=alt.X("x:Q", title="step", scale=alt.Scale(nice=False), axis=alt.Axis(format="d", tickMinStep=1)),
                     y=alt.Y("y:Q", title=None, scale=alt.Scale(zero=False)),
                 )
                 tips = ["series:N", tip("step", "x"), tip(name)]
@@ -276,7 +274,7 @@ def logged(study: Study, row: Row, stage: str, name: str) -> Values:
 
 
 def described(study: Study, row: Row, stage: str) -> dict[str, Any]:
-    return {"series": series(study, row), "when": STAGE_WORDS[stage], "order": study.stages.index(stage)}
+    return {"series": study.name(row), "when": STAGE_WORDS[stage], "order": study.stages.index(stage)}
 
 
 def dots(study: Study, columns: Iterable[tuple[str, str, str, str]], rows: Sequence[Row]) -> Values:

@@ -44,7 +44,12 @@ def html(report: Report, study: Study) -> str:
         javascript=source("page.js"),
         charts=Markup(vl_convert.javascript_bundle(vl_version=version()) if drawn else ""),
         colors={mode: theme["range"]["category"] for mode, theme in themes.items()},
-        marks={name: {"index": place, "shape": shapes[place % len(shapes)]} for place, name in enumerate(names)},
+        marks={
+            label: {"index": names.index(name), "shape": shapes[names.index(name) % len(shapes)]}
+            for row in study.rows
+            for name in [study.name(row)]
+            for label in (name, row.label)
+        },
         themes=themes,
         as_json=as_json,
         without_legends=figures.without_legends,

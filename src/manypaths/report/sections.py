@@ -115,7 +115,7 @@ def one_of(names: Sequence[str]) -> str:
 
 def strip(study: Study) -> list[tuple[str, str]]:
     """The study in a few numbers."""
-    seeds = len({seed for _, _, seed in study.runs})
+    seeds = len({seed for _, _, seed in study.runs} - {None})
     facts = [("methods", str(len({row.method for row in study.rows} - study.controls.keys())))]
     facts += [("controls", str(len(study.controls)))] if study.controls else []
     facts += [("seeds", str(seeds))] if seeds > 1 or study.results.experiment else []
@@ -140,9 +140,13 @@ def card_text(study: Study) -> str:
         if len(ks) > 1
         else ""
     )
-    if not study.controls:
-        return text + "No controls were run: cheap alternatives, such as stopping earlier, may do as well."
-    return text + "A gain is called clear when a method is ahead of the baseline and of every control."
+    if study.setting is not None and study.main_rows != study.rows:
+        text += f"Sampled at temperature {study.setting:g}. "
+    if study.controls:
+        text += "A gain is called clear when a method is ahead of the baseline and of every control."
+    elif study.results.experiment:
+        text += "No controls were run: cheap alternatives, such as stopping earlier, may do as well."
+    return text.strip()
 
 
 def alerts(study: Study) -> list[Alert]:
