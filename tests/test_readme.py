@@ -13,6 +13,7 @@ import pytest
 from conftest import tiny_llama
 from evaluations import write_benchmarks
 from manypaths.cli.main import main
+from manypaths.config import RecipeLoader
 from manypaths.evaluation import load_items, load_scores
 
 ROOT = Path(__file__).parent.parent
@@ -108,10 +109,16 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
             words = [str(workplace / "out") if word == MODEL else word for word in words]
             assert main([*words[1:], *briefly(words)]) == 0, capsys.readouterr().err
     assert {"ce", "ce_increase", "text_kl_to_reference"} <= set(load_scores(workplace / "out-ledger")["metric"])
-    (python,) = blocks("docs/evaluation.md", "python")
+    grading, *tables = blocks("docs/evaluation.md", "python")
     capsys.readouterr()
-    exec(python, {})
+    exec(grading, {})
     assert "[True, True, False, False]\n0.83" in capsys.readouterr().out
+    base = ["eval", "--model", "out", "--label", "Qwen3-0.6B", *BRIEFLY["eval --benchmarks"].split()]
+    assert main([*base, "--benchmarks", "all", "--output_dir", "base-math"]) == 0
+    for source, shown in zip(tables, ("math500", "pass@1", "Qwen3-0.6B"), strict=True):
+        capsys.readouterr()
+        exec(source, {})
+        assert shown in capsys.readouterr().out
     (exam,) = blocks("docs/evaluation.md", "yaml")
     (workplace / "exam.yaml").write_text(exam)
     (workplace / "exam.jsonl").write_text('{"question": "one plus one is?", "result": 2}\n')
@@ -119,6 +126,29 @@ def test_commands_of_evaluation_run_as_written(workplace, capsys):
     assert main(argv) == 0
     scores = load_scores(workplace / "exam")
     assert set(scores["task"]) == {"exam"} and "pass@4" in set(scores["metric"])
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/experiment.md"])
+def test_experiments_of_the_documents_can_be_planned(workplace, capsys, name):
+    """The YAML as written, but for the model: every option of every stage is checked, and every command is told."""
+    (experiment,) = blocks(name, "yaml")
+    (workplace / "compare.yaml").write_text(experiment.replace(MODEL, str(workplace / "tiny")))
+    (workplace / "more_chats.jsonl").write_text((workplace / "chats.jsonl").read_text())
+    (workplace / "my_exam.yaml").write_text("name: my_exam\nsource: math_prompts.jsonl\nproblem: prompt\n")
+    planned, run = [words for words in commands(name) if words[1] == "experiment"]
+    assert planned == [*run, "--dry_run"]
+    assert main(planned[1:]) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    methods = RecipeLoader(experiment).get_single_data()["methods"]
+    assert len(methods) == 4 and printed.count("manypaths grpo") > len(methods)
+    assert not (workplace / "compared").exists()
+
+
+def test_the_table_of_an_experiment(workplace, capsys):
+    (source,) = blocks("docs/experiment.md", "python")
+    (workplace / "compared").symlink_to(max((ROOT / "benchmarks/results").glob("playground_recall_*")))
+    exec(source, {})
+    assert "no SFT" in capsys.readouterr().out
 
 
 def test_one_changed_line(workplace):
@@ -167,6 +197,7 @@ def test_the_study_is_what_the_recorded_results_say():
         "docs/objectives.md",
         "docs/adding_an_objective.md",
         "docs/evaluation.md",
+        "docs/experiment.md",
     ],
 )
 def test_links_lead_somewhere(name):
