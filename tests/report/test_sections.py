@@ -106,6 +106,19 @@ def test_a_lone_evaluation(evaluations):
     assert section(report, "Question by question") is None
 
 
+def test_a_lone_evaluation_over_temperatures(evaluations):
+    report = made(kept(evaluations, method=["CE"]))
+    assert section(report, "What may distort the numbers") is None, "other temperatures are what was asked for"
+    assert (report.badge, section(report, "Question by question")) == ("", None)
+    figure = section(report, "Diversity is not temperature").parts[0]
+    assert figure.series == ["CE"], "one line, whose colour and mark are known"
+    table = section(report, "All scores in one place").parts[1]
+    assert table.title == "Differences to CE, T=0.6" and [line.label for line in table.lines] == [
+        "CE, T=1",
+        "CE, T=1.4",
+    ]
+
+
 def test_distorted_scores_are_an_alert_and_marked(evaluations):
     scores = evaluations.scores.copy()
     hit = (scores["method"] == "CE") & (scores["temperature"] == 1.4)

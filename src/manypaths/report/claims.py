@@ -68,7 +68,9 @@ BADGES = {
 
 
 def questions(study: Study) -> list[Question]:
-    """What can be asked of these results; nothing about stages or measures that were not run."""
+    """What can be asked of several methods; nothing about stages or measures that were not run."""
+    if study.methods == 1:
+        return []
     asked, task = [], study.headline
     ks = study.ks(task) if task else []
     for stage in study.stages if task else ():
@@ -166,7 +168,7 @@ def sign(difference: Difference, better: int) -> int:
 def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
     """A question with its methods, as it is shown."""
     best = min((claim.verdict for claim in made), key=list(VERDICTS).index)
-    unit, baseline = study.unit(question.metric), study.baseline
+    unit, baseline = study.unit(question.metric), study.baseline_name
     controls = controls_of(study, question)
     top = leader(study, question, controls)
     columns = [
@@ -186,13 +188,8 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
             ("would have seen", "smallest true difference to the baseline that this study sees with 80 % power")
         )
     columns.append(("verdict", "from all differences to the baseline and the controls, after Holm's correction"))
-    lines = [
-        Line(
-            baseline,
-            [level(study, question, study.baseline_of(made[0].row))] + [Cell()] * (len(columns) - 1),
-            "baseline",
-        )
-    ]
+    empty = [Cell()] * len(columns)
+    lines = [Line(baseline, [level(study, question, study.baseline_of(made[0].row)), *empty[1:]], "baseline")]
     for claim in made:
         cells = [estimate_cell(claim.value, unit), difference_cell(claim.to_baseline, unit)]
         if top is not None:
@@ -207,17 +204,11 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
         lines.append(Line(study.name(claim.row), [*cells, Cell(words, tone=tone, sort=-rank)], "method"))
     for row in controls:
         cells = [level(study, question, row), against_baseline(study, question, row)]
-        lines.append(Line(study.name(row), cells + [Cell()] * (len(columns) - 2), "control"))
+        lines.append(Line(study.name(row), [*cells, *empty[2:]], "control"))
     tested = sum(1 + len(claim.to_controls) for claim in made)
     note = f"Holm's correction over the {tested} differences of methods to {baseline} and to controls."
-    return Card(
-        question.title,
-        VERDICTS[best][0],
-        BADGES[best],
-        sentence(study, question, made),
-        Table("", columns, lines),
-        note,
-    )
+    text, table = sentence(study, question, made), Table("", columns, lines)
+    return Card(question.title, VERDICTS[best][0], BADGES[best], text, table, note)
 
 
 def level(study: Study, question: Question, row: Row) -> Cell:
@@ -258,12 +249,12 @@ def needed(study: Study, question: Question, made: Sequence[Claim]) -> dict[Row,
 def sentence(study: Study, question: Question, made: Sequence[Claim]) -> str:
     """Who is where, in words."""
     words = {
-        "clear": f"{{}} {{is}} ahead of {study.baseline} and of every control.",
-        "unchecked": f"{{}} {{is}} ahead of {study.baseline}; no control ran, so a cheap alternative may do as well.",
-        "matched": f"{{}} {{is}} ahead of {study.baseline}, but not clearly of every control: {{controls}}.",
-        "beaten": f"{{}} {{is}} ahead of {study.baseline}, but a control does better: {{controls}}.",
-        "same": f"{{}} cannot be told from {study.baseline}.",
-        "behind": f"{{}} {{is}} behind {study.baseline}.",
+        "clear": f"{{}} {{is}} ahead of {study.baseline_name} and of every control.",
+        "unchecked": f"{{}} {{is}} ahead of {study.baseline_name}; no control ran, so a cheap alternative may do as well.",
+        "matched": f"{{}} {{is}} ahead of {study.baseline_name}, but not clearly of every control: {{controls}}.",
+        "beaten": f"{{}} {{is}} ahead of {study.baseline_name}, but a control does better: {{controls}}.",
+        "same": f"{{}} cannot be told from {study.baseline_name}.",
+        "behind": f"{{}} {{is}} behind {study.baseline_name}.",
     }
     parts = []
     for verdict, text in words.items():
@@ -341,7 +332,7 @@ def overall(study: Study, made: Sequence[Sequence[Claim]]) -> tuple[str, str, st
     best = min((claim.verdict for group in last for claim in group), key=list(VERDICTS).index)
     names, count = leaders(study, last, best)
     of = f"In {count} of {len(last)} question{'s' * (len(last) != 1)}{f' {when}' * bool(when)}"
-    baseline, are = study.baseline, "are" if len(names) > 1 else "is"
+    baseline, are = study.baseline_name, "are" if len(names) > 1 else "is"
     text = {
         "clear": f"{of}, {joined(names)} {are} ahead of {baseline} and of every control.",
         "unchecked": f"{of}, {joined(names)} {are} ahead of {baseline}; no control ran, so a cheap alternative may do as well.",

@@ -81,6 +81,7 @@ class Study:
         self.rows = sorted(
             {key[0] for key in self.values}, key=lambda row: (methods.index(row.method), row.temperature or -1.0)
         )
+        self.methods = len({row.method for row in self.rows})
         self.groups = {AVERAGE: MAIN} | {task["task"]: task["group"] for task in results.tasks}
         self.facts = {(self.row(task), task["stage"], task["seed"], task["task"]): task for task in results.tasks}
 
@@ -118,6 +119,11 @@ class Study:
     def name(self, row: Row) -> str:
         """The row as a series of figures and in sentences: its method, or its temperature of a lone method."""
         return row.label if self.main_rows == self.rows else row.method
+
+    @cached_property
+    def baseline_name(self) -> str:
+        """What differences are taken to, in words."""
+        return self.name(next(row for row in self.main_rows if row.method == self.baseline))
 
     def is_control(self, row: Row) -> bool:
         return row.method in self.controls

@@ -51,8 +51,8 @@ Values = list[dict[str, Any]]
 
 
 def series_of(study: Study) -> list[str]:
-    """Names of all series: methods, or the rows of a lone method."""
-    return list(dict.fromkeys(study.name(row) for row in study.rows))
+    """Names of all series: methods, and before them the rows of a lone method."""
+    return list(dict.fromkeys([*(study.name(row) for row in study.rows), *(row.method for row in study.rows)]))
 
 
 def theme(study: Study, mode: str) -> dict[str, Any]:

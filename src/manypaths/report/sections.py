@@ -97,7 +97,7 @@ def title_and_lead(study: Study) -> tuple[str, str]:
         title = f"What can {methods[0]} do?" if len(methods) == 1 else f"Which model does best: {one_of(methods)}?"
     if len(methods) == 1:
         return title, ""
-    lead = f"Every method is compared with {study.baseline}"
+    lead = f"Every method is compared with {study.baseline_name}"
     if study.controls:
         lead += (
             ", the usual training, and with controls: cheap alternatives that a new objective has to beat before it is worth "
@@ -177,14 +177,14 @@ def alerts(study: Study) -> list[Alert]:
         if (other := study.baseline_of(row)) and (reason := study.obstacle(row, other, stage, task))
     ]
     if others:
-        found.append(Alert(f"Not comparable with {study.baseline}", others, "These are left out of comparisons."))
+        found.append(Alert(f"Not comparable with {study.baseline_name}", others, "These are left out of comparisons."))
     return found
 
 
 def sampled_differently(study: Study, task: str) -> list[str]:
     """Settings in which rows differ; controls differ on purpose."""
     settings: dict[str, dict[str, list[str]]] = {}
-    for row in study.main_rows:
+    for row in study.main_rows if study.methods > 1 else ():
         entries = [entry for key, entry in study.facts.items() if key[0] == row and key[3] == task]
         if entries and not study.is_control(row):
             how = {**(entries[0].get("sampling") or {}), "samples": entries[0]["num_samples"]}
@@ -206,14 +206,9 @@ def benchmarks(study: Study, figure: Figure | None) -> Section | None:
     columns, parts = [(task, "pass@1") for task in tasks], [figure]
     for stage in study.stages:
         parts.append(score_table(study, titled("Accuracy, %", study, stage), stage, columns, study.rows))
-        title = titled(f"Differences to {base(study)}, points", study, stage)
+        title = titled(f"Differences to {study.baseline_name}, points", study, stage)
         parts.append(difference_table(study, title, stage, columns, study.rows))
     return section("Accuracy by benchmark", "", *parts)
-
-
-def base(study: Study) -> str:
-    """What differences are taken to."""
-    return study.rows[0].label if len({row.method for row in study.rows}) == 1 else study.baseline
 
 
 def samples_tables(study: Study) -> list[Part]:
@@ -247,7 +242,7 @@ def main_tables(study: Study) -> list[Part | None]:
     columns, parts = main_columns(study), []
     for stage in study.stages if len(study.rows) > 1 else ():
         parts.append(score_table(study, titled("Scores", study, stage), stage, columns, study.rows))
-        title = titled(f"Differences to {base(study)}", study, stage)
+        title = titled(f"Differences to {study.baseline_name}", study, stage)
         parts.append(difference_table(study, title, stage, columns, study.rows))
     return parts
 
@@ -302,11 +297,11 @@ def temperature(study: Study, figure: Figure | None) -> Section | None:
     columns = [(f"{glossary.metric(compared).label} at equal {glossary.metric(match).label}", glossary.metric(compared).meaning)
                for match, compared in kinds]  # fmt: skip
     note = (
-        f"Difference to {study.baseline} where both have the same accuracy, or entropy, averaged over the range that both "
+        f"Difference to {study.baseline_name} where both have the same accuracy, or entropy, averaged over the range that both "
         "reach. 95 % intervals over problems; bold leaves out zero, not corrected. " + " ".join(dict.fromkeys(notes))
     )
-    table = Table(f"Differences to {study.baseline} at equal values", columns, lines, note) if lines else None
-    text = HINT if (table is None and len({row.method for row in study.rows}) > 1) or figure is None else ""
+    table = Table(f"Differences to {study.baseline_name} at equal values", columns, lines, note) if lines else None
+    text = HINT if (table is None and study.methods > 1) or figure is None else ""
     return Section("Diversity is not temperature", text, [part for part in (figure, table) if part is not None])
 
 
