@@ -46,9 +46,7 @@ def html(report: Report, study: Study) -> str:
         colors={mode: theme["range"]["category"] for mode, theme in themes.items()},
         marks={
             label: {"index": names.index(name), "shape": shapes[names.index(name) % len(shapes)]}
-            for row in study.rows
-            for name in [study.name(row)]
-            for label in (name, row.label)
+            for label, name in [*zip(names, names, strict=True), *((row.label, study.name(row)) for row in study.rows)]
         },
         themes=themes,
         as_json=as_json,
