@@ -38,7 +38,7 @@ def self_bleu(texts: Sequence[str]) -> float:
     BLEU needs four tokens: a shorter text scores 0 even against its own copy; see `has_four_tokens`.
     Raises ValueError for fewer than two texts, where no other text exists.
     """
-    ids = _token_ids(_at_least_two(texts))
+    ids = _token_ids(texts)
     lengths = [len(row) for row in ids]
     length_counts = Counter(lengths)
     sorted_lengths = sorted(length_counts)
@@ -59,7 +59,7 @@ def self_bleu_single_reference(texts: Sequence[str]) -> float:
 
     Raises ValueError for fewer than two texts.
     """
-    ids = _token_ids(_at_least_two(texts))
+    ids = _token_ids(texts)
     tables = _count_ngrams(ids)
     by_first, by_second = ([_matched_by(counts, len(ids), text) for counts in tables] for text in (0, 1))
     scores = [_bleu([own[0] for own in by_second], len(ids[0]), len(ids[1]))]
@@ -92,14 +92,10 @@ def _tokenizer() -> Tokenizer13a:
     return Tokenizer13a()
 
 
-def _at_least_two(texts: Sequence[str]) -> Sequence[str]:
-    if len(texts) < 2:
-        raise ValueError(f"Self-BLEU got {len(texts)} texts; it compares samples, so pass at least two.")
-    return texts
-
-
 def _token_ids(texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text as numbers: equal numbers for equal tokens, 0, 1, ... in order of appearance."""
+    if len(texts) < 2:
+        raise ValueError(f"Self-BLEU got {len(texts)} texts; it compares samples, so pass at least two.")
     tokenize = _tokenizer()
     numbers: dict[str, int] = {}
     known: dict[str, list[int]] = {}

@@ -7,8 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import lru_cache
-
-from .statistics import finite_values
+from statistics import fmean
 
 
 @lru_cache(maxsize=4096)
@@ -18,10 +17,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     The unbiased estimator 1 - C(n - c, k) / C(n, k) of arXiv:2107.03374: the mean over all subsets of size k.
     k = 1 is plain accuracy, k = n is "any sample right".
 
-    Raises ValueError when 0 <= c <= n or 1 <= k <= n does not hold; k is never clipped.
+    Raises ValueError when 0 <= c <= n or 1 <= k <= n does not hold.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}; pass@k needs at least one sample per prompt.")
     if not 0 <= num_correct <= num_samples:
         raise ValueError(f"num_correct is {num_correct}; it must lie between 0 and num_samples = {num_samples}.")
     check_k(k, num_samples)
@@ -36,9 +33,15 @@ def best_of_n(scores: Sequence[float], grades: Sequence[float], n: int) -> float
     Samples with equal scores win equally often. n = 1 is the mean grade; n = all gives the grade of the highest
     score; scores that rise with the grade give pass@n, the upper bound.
 
-    Raises ValueError for unequal lengths, n outside 1..samples, or a number that is not finite.
+    Raises ValueError for unequal lengths, or n outside 1..samples.
     """
-    return _expected(_grades_by_rank(scores, grades), n)
+    check_k(n, len(scores))
+    by_score: dict[float, list[float]] = {}
+    for score, grade in zip(scores, grades, strict=True):
+        by_score.setdefault(score, []).append(grade)
+    by_rank = [fmean(by_score[score]) for score in sorted(by_score, reverse=True) for _ in by_score[score]]
+    mean = math.fsum(chance * grade for chance, grade in zip(_rank_chances(len(scores), n), by_rank, strict=False))
+    return min(max(mean, min(by_rank)), max(by_rank))  # rounding never leaves the range of the grades
 
 
 def expected_max(scores: Sequence[float], n: int) -> float:
@@ -70,24 +73,6 @@ def check_k(k: int, num_samples: int) -> None:
         raise ValueError(f"k is {k}; it must lie between 1 and num_samples = {num_samples}: draw more samples.")
 
 
-def _grades_by_rank(scores: Sequence[float], grades: Sequence[float]) -> list[float]:
-    """Grades from the highest score to the lowest; equal scores share the mean of their grades."""
-    if len(scores) != len(grades):
-        raise ValueError(f"A problem has {len(scores)} scores but {len(grades)} grades; every sample needs both.")
-    checked_scores, checked_grades = finite_values(scores, "the scores"), finite_values(grades, "the grades")
-    by_score: dict[float, list[float]] = {}
-    for score, grade in zip(checked_scores.tolist(), checked_grades.tolist(), strict=True):
-        by_score.setdefault(score, []).append(grade)
-    return [_mean(by_score[score]) for score in sorted(by_score, reverse=True) for _ in by_score[score]]
-
-
-def _expected(grades_by_rank: list[float], n: int) -> float:
-    check_k(n, len(grades_by_rank))
-    chances = _rank_chances(len(grades_by_rank), n)
-    mean = math.fsum(chance * grade for chance, grade in zip(chances, grades_by_rank, strict=False))
-    return min(max(mean, min(grades_by_rank)), max(grades_by_rank))  # rounding never leaves the range of the grades
-
-
 @lru_cache(maxsize=4096)
 def _rank_chances(num_samples: int, n: int) -> list[float]:
     """Chance that rank r = 0, 1, ... is the best of a random subset: C(num_samples - 1 - r, n - 1) / C(num_samples, n)."""
@@ -95,7 +80,3 @@ def _rank_chances(num_samples: int, n: int) -> list[float]:
     for rank in range(num_samples - n):
         chances.append(chances[-1] * (num_samples - n - rank) / (num_samples - 1 - rank))
     return chances
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
