@@ -1,7 +1,9 @@
-"""Invented benchmarks and a tiny model, for tests of whole evaluations."""
+"""Invented benchmarks, a tiny model, and the reading of scores, for tests of whole evaluations."""
 
 import json
 from pathlib import Path
+
+import pandas as pd
 
 from conftest import tiny_llama
 from manypaths.evaluation.benchmarks import BENCHMARKS
@@ -39,3 +41,16 @@ def save_model(folder: Path, tokenizer, seed: int = 0, **settings) -> Path:
     tiny_llama(len(tokenizer), seed, **settings).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def rows_of(table: pd.DataFrame, **values) -> pd.DataFrame:
+    """Rows with these values in the columns; None is "unknown"."""
+    for name, value in values.items():
+        table = table[table[name].isna() if value is None else table[name] == value]
+    return table
+
+
+def score_of(scores: pd.DataFrame, metric: str, **keys) -> dict:
+    """The one row of a metric under these keys."""
+    (row,) = rows_of(scores, metric=metric, **keys).to_dict("records")
+    return row

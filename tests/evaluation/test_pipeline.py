@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from conftest import tiny_llama
-from evaluations import read_rows, save_model, write_benchmarks, write_rows
+from evaluations import read_rows, rows_of, save_model, score_of, write_benchmarks, write_rows
 from manypaths.config import parse
 from manypaths.evaluation import generate, pipeline
 from manypaths.evaluation.benchmarks import BENCHMARKS
 from manypaths.evaluation.config import EVAL_OPTIONS
-from manypaths.evaluation.table import KEYS, Results, load_results, rows_of, score_of
+from manypaths.evaluation.table import KEYS, Results, load_results
 from manypaths.generation.samples import Backend
 from manypaths.run_folder import locked
 

@@ -1,14 +1,18 @@
-import math
-
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from conftest import WORDS, tiny_llama
+from manypaths.evaluation import reward_model as subject
 from manypaths.evaluation.reward_model import encode, scorer
 
 PROMPTS = ["one plus one is", "seven", "two times three equals", "nine minus"]
 TEXTS = ["two", "the answer of one and so seven", "six", " ".join(WORDS.split()[:15])]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    monkeypatch.setattr(subject, "default_device", lambda: torch.device("cpu"))
 
 
 def save(folder, model, tokenizer, template=True):
@@ -35,27 +39,28 @@ def alone(model, tokenizer, prompt, text) -> float:
         return float(model.eval()(**{key: torch.tensor([value]) for key, value in row.items()}).logits)
 
 
-def test_scores_in_a_batch_equal_scores_one_by_one(tokenizer, tmp_path):
+def test_scores_in_a_batch_equal_scores_one_by_one(tokenizer, tmp_path, monkeypatch):
     model = llama_scorer(tokenizer)
     name = save(tmp_path, model, tokenizer)
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
     assert len({round(score, 4) for score in expected}) == 4
     for batch_size in (1, 3, 16):
-        assert scorer(name, batch_size=batch_size, device="cpu")(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
+        monkeypatch.setattr(subject, "BATCH_SIZE", batch_size)
+        assert scorer(name)(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_pad_token_that_ends_answers_changes_nothing(tokenizer, tmp_path):
     """Rows end with <eos> by the template; as pad token it must neither be scored nor be taken off twice."""
     model = llama_scorer(tokenizer, pad_token_id=1)
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
-    found = scorer(save(tmp_path, model, tokenizer), device="cpu")(PROMPTS, TEXTS)
+    found = scorer(save(tmp_path, model, tokenizer))(PROMPTS, TEXTS)
     assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_model_without_pad_token_is_scored_row_by_row(tokenizer, tmp_path):
     model = llama_scorer(tokenizer, pad_token_id=None)
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
-    assert scorer(save(tmp_path, model, tokenizer), device="cpu")(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert scorer(save(tmp_path, model, tokenizer))(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_chat_template_is_used_when_there_is_one(tokenizer):
@@ -77,16 +82,14 @@ def test_without_template_prompt_and_answer_are_a_pair(tokenizer, tmp_path, monk
     model = llama_scorer(tokenizer)
     name = save(tmp_path, model, tokenizer, template=False)
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
-    assert scorer(name, device="cpu")(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert scorer(name)(PROMPTS, TEXTS) == pytest.approx(expected, abs=1e-6)
     asked = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
-    assert scorer(name, device="cpu")(asked, TEXTS) == pytest.approx(expected, abs=1e-6)
+    assert scorer(name)(asked, TEXTS) == pytest.approx(expected, abs=1e-6)
     told = [{"role": "system", "content": "one plus"}, {"role": "user", "content": "seven"}]
     assert encode(tokenizer, told, "two") == encode(tokenizer, "one plus\n\nseven", "two")
     for prompt in ([*told, {"role": "assistant", "content": "six"}, told[1]], [{"role": "user", "content": ["one"]}]):
         with pytest.raises(ValueError, match="no chat template"):
-            scorer(name, device="cpu")([prompt], ["two"])
-    with pytest.raises(ValueError, match="not as list"):
-        scorer(name, device="cpu")([[5, 6]], ["two"])
+            scorer(name)([prompt], ["two"])
 
 
 def test_an_encoder_scores_pairs(tokenizer, tmp_path, monkeypatch):
@@ -105,7 +108,7 @@ def test_an_encoder_scores_pairs(tokenizer, tmp_path, monkeypatch):
         )
     ).float()
     expected = [alone(model, tokenizer, *pair) for pair in zip(PROMPTS, TEXTS, strict=True)]
-    found = scorer(save(tmp_path, model, tokenizer, template=False), device="cpu")(PROMPTS, TEXTS)
+    found = scorer(save(tmp_path, model, tokenizer, template=False))(PROMPTS, TEXTS)
     assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -114,18 +117,16 @@ def test_models_that_are_no_reward_models_are_refused(tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"2 outputs.*num_labels 1"):
         scorer(save(tmp_path / "lm", language_model, tokenizer))
     language_model.config.num_labels = 1
-    untrained = scorer(save(tmp_path / "headless", language_model, tokenizer), device="cpu")
+    untrained = scorer(save(tmp_path / "headless", language_model, tokenizer))
     with pytest.raises(ValueError, match=r"not a trained reward model.*score\.weight"):
         untrained(PROMPTS, TEXTS)
     with pytest.raises(ValueError, match="Cannot load the reward model"):
         scorer(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        scorer(str(tmp_path / "lm"), batch_size=0)
 
 
 def test_weights_are_read_at_the_first_scores_only(tokenizer, tmp_path):
     name = save(tmp_path, llama_scorer(tokenizer), tokenizer)
-    score = scorer(name, device="cpu")
+    score = scorer(name)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="Cannot load the reward model"):
         score(PROMPTS, TEXTS)
@@ -134,7 +135,7 @@ def test_weights_are_read_at_the_first_scores_only(tokenizer, tmp_path):
 def test_an_answer_longer_than_the_model_reads_is_an_error(tokenizer, tmp_path):
     name = save(tmp_path, llama_scorer(tokenizer, max_position_embeddings=16), tokenizer)
     with pytest.raises(ValueError, match=r"Answer 2 has .* reads 1 to 16"):
-        scorer(name, device="cpu")(["one", "one"], ["two", WORDS])
+        scorer(name)(["one", "one"], ["two", WORDS])
 
 
 @pytest.fixture
@@ -169,10 +170,3 @@ def test_a_function_of_the_user(own):
 def test_results_that_are_no_scores_are_errors(own, body, message):
     with pytest.raises(ValueError, match=message):
         scorer(own(body))(["p", "q"], ["s", "t"])
-
-
-def test_prompts_and_answers_come_in_pairs(own):
-    with pytest.raises(ValueError, match="2 prompts but 1 answers"):
-        scorer(own("[0.0]"))(["p", "q"], ["s"])
-    assert scorer(own("[math.nan]"))([], []) == []
-    assert math.isfinite(scorer(own("[0.5]"))(["p"], ["s"])[0])

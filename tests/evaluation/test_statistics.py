@@ -13,7 +13,6 @@ from manypaths.evaluation.statistics import (
     best_of_n_share,
     bootstrap_estimate,
     detectable_difference,
-    finite_values,
     holm,
     item_means,
     macro_paired_difference,
@@ -129,8 +128,6 @@ def test_shares_that_all_agree_have_the_exact_binomial_width():
     assert (half.low, half.high) == pytest.approx((0.5 * 0.025**0.25, 1 - 0.5 * 0.025**0.25))
     mixed = [0.0, 0.5, 1.0, 0.25]
     assert share_estimate(mixed, "problems") == bootstrap_estimate(mixed, "problems")
-    with pytest.raises(ValueError, match="over problems run from"):
-        share_estimate([0.0, 1.5], "problems")
 
 
 def test_the_mean_of_estimates_recovers_the_width_of_each():
@@ -258,9 +255,6 @@ def test_the_macro_difference_weighs_groups_alike():
     assert found.estimate == mean_of_estimates(parts)
     alone = macro_paired_difference({"z": a["z"]}, {"z": b["z"]})
     assert alone.p_value == paired_difference(a["z"], b["z"], "problems").p_value
-    assert macro_paired_difference(a, b, weights={"x": 0, "y": 0, "z": 1}).estimate.value == pytest.approx(
-        alone.estimate.value
-    )
 
 
 def test_coverage_of_the_macro_difference(few_resamples):
@@ -359,23 +353,3 @@ def test_the_temperature_that_matches_an_accuracy():
         matching_temperature(curve, 0.9)
     with pytest.raises(ValueError, match="higher temperatures"):
         matching_temperature(curve, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: finite_values([], "aime24"), r"of aime24 have shape \(0,\)"),
-        (lambda: finite_values([[0.1], [0.2]], "aime24"), r"shape \(2, 1\)"),
-        (lambda: mean_estimate([0.1, float("nan")], "seeds"), "Value 2 of seeds is nan"),
-        (lambda: bootstrap_estimate([0.1, None], "problems"), "Value 2 of problems is nan"),
-        (lambda: bootstrap_estimate([float("inf")], "problems"), "Value 1 of problems is inf"),
-        (lambda: paired_difference([0.1], [0.1, 0.2], "problems"), "over problems .* got 1 and 2"),
-        (lambda: paired_difference([0.1, 0.2], [0.1, math.inf], "problems"), "Value 2 of problems, second side is inf"),
-        (lambda: macro_paired_difference({"a": [1.0]}, {"b": [1.0]}), "only one of them has a, b"),
-        (lambda: macro_paired_difference({"a": [1.0]}, {"a": [1.0, 2.0]}), "over a .* got 1 and 2"),
-        (lambda: over_seeds({0: 0.5, 1: float("nan")}), "Value 2 of seeds is nan"),
-    ],
-)
-def test_missing_values_are_errors_that_name_the_place(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

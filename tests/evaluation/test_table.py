@@ -13,11 +13,7 @@ from manypaths.evaluation.table import (
     load_results,
     load_scores,
     new_header,
-    pass_at_k_items,
-    rows_of,
     score_frame,
-    score_of,
-    wide,
     write_results,
 )
 
@@ -105,18 +101,3 @@ def test_a_full_disk_leaves_the_earlier_results(tmp_path, monkeypatch):
             write_results(results(method="other"), tmp_path)
     assert list(load_scores(tmp_path)["method"]) == ["CE"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items.parquet", "results.json"]
-
-
-def test_rows_scores_and_columns():
-    both = join([results(), results(temperature=0.5)])
-    assert len(rows_of(both.scores, temperature=None)) == 1 and len(rows_of(both.scores, task=["sums", "x"])) == 2
-    assert score_of(both.scores, "pass@1", temperature=0.5)["value"] == 0.5
-    assert score_of(both.scores, "pass@1") is None and score_of(both.scores, "maj@2") is None
-    assert list(wide(both.items)["num_correct"]) == [0, 1, 2, 0, 1, 2]
-    assert list(wide(both.scores)["pass@1"]) == [0.5, 0.5]
-
-
-def test_pass_at_any_k_of_every_problem():
-    values = pass_at_k_items(join([results(), results(temperature=0.5)]), 2)
-    assert list(values["value"]) == pytest.approx([0, 1 / 2, 5 / 6] * 2) and set(values["metric"]) == {"pass@2"}
-    assert pass_at_k_items(results(), 5).empty

@@ -9,7 +9,6 @@ A curve may pass a value more than once, above all where noise bends it. Then th
 models alike: the question is how diverse a model can be before its accuracy (or entropy) leaves that value.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -61,11 +60,8 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
     same. Limits are percentiles over problems drawn again within each task, the same ones for both models and all
     temperatures; every resample has its own curves and its own common range.
 
-    Raises ValueError when temperatures do not rise or the models were not given the same problems.
+    Raises ValueError when the models were not given the same problems.
     """
-    for curve in (a, b):
-        if any(not later > earlier for earlier, later in itertools.pairwise(curve.temperatures)):
-            raise ValueError(f"Temperatures must rise, got {', '.join(map(str, curve.temperatures))}.")
     if min(len(a.temperatures), len(b.temperatures)) < 2:
         return Matched(match, compare, reason="needs at least two temperatures of both models")
     problems = problems_of(a, match, compare)
@@ -91,15 +87,17 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
     drawn = {task: random.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) for task, size in sizes.items()}
     _, (_, compared_a), (_, compared_b), shared = at_equal(mean_curves(tables, drawn), temperatures)
     misses = 1.0 - float(shared.mean())
-    if min(sizes.values()) < 2 or misses > ALLOWED_MISSES:
+    reason = None
+    if min(sizes.values()) < 2:
+        reason = "no limits: a task has a single problem"
+    elif misses > ALLOWED_MISSES:
         reason = f"no limits: {100 * misses:.0f} % of the resampled problem sets have no {match} in common"
-        reason = "no limits: a task has a single problem" if min(sizes.values()) < 2 else reason
-        return Matched(match, compare, *lists, Estimate(value, None, None, total, "problems"), reason)
-    tail = expanded_tail(total)
-    low, high = np.quantile((compared_a - compared_b).mean(axis=1)[shared], [tail, 1.0 - tail])
-    return Matched(
-        match, compare, *lists, Estimate(value, min(low.item(), value), max(high.item(), value), total, "problems")
-    )
+    low = high = None
+    if reason is None:
+        tail = expanded_tail(total)
+        low, high = np.quantile((compared_a - compared_b).mean(axis=1)[shared], [tail, 1.0 - tail]).tolist()
+        low, high = min(low, value), max(high, value)
+    return Matched(match, compare, *lists, Estimate(value, low, high, total, "problems"), reason)
 
 
 def problems_of(curve: Curve, *metrics: str) -> dict[str, list[str]]:

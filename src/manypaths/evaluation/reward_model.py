@@ -2,50 +2,41 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ..functions import import_function
-from ..generation.prompts import Prompt, is_conversation
+from ..generation.prompts import Prompt
 from ..models.loading import default_device
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
 
-def scorer(name: str, *, batch_size: int = 16, device: str | None = None) -> Scorer:
-    """A function from prompts and answers, one of each per score, to scores: higher is better.
+BATCH_SIZE = 16
+
+
+def scorer(name: str) -> Scorer:
+    """A function from prompts (texts or conversations) and answers to scores, one for each: higher is better.
 
     name: a hub id or folder of a transformers sequence-classification model with one output, or "module:function"
-    for a function of your own with the same two arguments. The weights of a model are loaded at the first scores, to
-    `device` (default: the accelerator, else the CPU). It reads prompt and answer through the tokenizer's chat
-    template, or as a pair of texts when it has none. Prompts are texts or conversations.
+    for a function of your own with the same two arguments. A model reads prompt and answer through the tokenizer's chat
+    template, or as a pair of texts when it has none; its weights are loaded at the first scores.
 
     Raises ValueError at once for a name that cannot be loaded, or a model with another number of outputs than one.
-    The scorer raises ValueError for unequal lengths, for a result that is not one finite number per answer, for a
-    model without a trained head, and for answers longer than the model reads: scores of cut answers would mean
-    something else.
+    The scorer raises ValueError for a result that is not one finite number per answer, for a model without a trained
+    head, and for answers longer than the model reads: scores of cut answers would mean something else.
     """
     if ":" in name and not Path(name).exists():
-        return _checked(import_function(name, "reward model"), name)
-    return _checked(_Classifier(name, batch_size, device), name)
+        return checked(import_function(name, "reward model"), name)
+    tokenizer, model = load_tokenizer(name), cache(partial(load_model, name))
 
+    def score(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
+        rows = [encode(tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        check_lengths(rows, model().config)
+        return score_rows(model(), rows)
 
-class _Classifier:
-    """A sequence-classification model and its tokenizer; the weights are loaded when first needed."""
-
-    def __init__(self, name: str, batch_size: int, device: str | None):
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
-        self.name, self.batch_size, self.device = name, batch_size, device
-        self.tokenizer = load_tokenizer(name)
-        self.model: Any = None
-
-    def __call__(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
-        if self.model is None:
-            self.model = load_model(self.name, self.device)
-        rows = [encode(self.tokenizer, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        check_lengths(rows, self.model.config)
-        return score_rows(self.model, rows, self.batch_size)
+    return checked(score, name)
 
 
 def load_tokenizer(name: str) -> Any:
@@ -64,15 +55,14 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_model(name: str, device: str | None = None) -> Any:
+def load_model(name: str) -> Any:
     """The model in evaluation mode; in the stored dtype on an accelerator, in float32 on a CPU."""
-    import torch
     from transformers import AutoModelForSequenceClassification
 
-    place = torch.device(device or default_device())
+    place = default_device()
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=torch.float32 if place.type == "cpu" else "auto", output_loading_info=True
+            name, dtype="float32" if place.type == "cpu" else "auto", output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"Cannot load the reward model {name!r}: {error}") from error
@@ -84,8 +74,6 @@ def load_model(name: str, device: str | None = None) -> Any:
 
 def encode(tokenizer: Any, prompt: Prompt, text: str) -> dict[str, list[int]]:
     """The model's inputs for one answer, not padded: {"input_ids", "attention_mask", ...}."""
-    if not isinstance(prompt, str) and not is_conversation(prompt):
-        raise ValueError(f"A reward model reads prompts as text or conversations, not as {type(prompt).__name__}.")
     if tokenizer.chat_template is not None:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         answer = {"role": "assistant", "content": text}
@@ -121,28 +109,25 @@ def check_lengths(rows: Sequence[dict[str, list[int]]], config: Any) -> None:
             )
 
 
-def score_rows(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int) -> list[float]:
+def score_rows(model: Any, rows: Sequence[dict[str, list[int]]]) -> list[float]:
     """One score per row, in the order of the rows; the longest rows go first.
 
     Decoders score the last token that is not the model's own pad token, so rows are padded with exactly that one, on
     the right; a model that names none gets its rows one by one.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     pad = model.config.pad_token_id
-    size = 1 if pad is None else batch_size
+    size = 1 if pad is None else BATCH_SIZE
+    fill = {"input_ids": pad or 0}
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]["input_ids"]))
     scores = [0.0] * len(rows)
     for start in range(0, len(order), size):
         batch = order[start : start + size]
-        longest = len(rows[batch[0]]["input_ids"])
         inputs = {
-            key: torch.tensor(
-                [
-                    rows[i][key] + [pad if key == "input_ids" else 0] * (longest - len(rows[i]["input_ids"]))
-                    for i in batch
-                ],
-                device=model.device,
+            key: pad_sequence([torch.tensor(rows[index][key]) for index in batch], True, fill.get(key, 0)).to(
+                model.device
             )
             for key in rows[batch[0]]
         }
@@ -153,14 +138,8 @@ def score_rows(model: Any, rows: Sequence[dict[str, list[int]]], batch_size: int
     return scores
 
 
-def _checked(score: Callable[..., Any], name: str) -> Scorer:
-    def checked(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
-        if len(prompts) != len(texts):
-            raise ValueError(
-                f"There are {len(prompts)} prompts but {len(texts)} answers; each answer needs its prompt."
-            )
-        if not texts:
-            return []
+def checked(score: Callable[..., Any], name: str) -> Scorer:
+    def scores_of(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[float]:
         values = score(prompts, texts)
         try:
             scores = [float(value) for value in values]
@@ -173,4 +152,4 @@ def _checked(score: Callable[..., Any], name: str) -> Scorer:
                 raise ValueError(f"The reward model {name!r} scored answer {number} with {value}, not a finite number.")
         return scores
 
-    return checked
+    return scores_of

@@ -4,7 +4,8 @@ A problem is what varies: every metric has one value per problem, its score is t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ def score_row(
     """A row of scores without a method."""
     unit = "share" if metric.startswith("p_label_") else UNITS[metric.partition("@")[0]]
     return {
-        "task": task, "temperature": temperature, "metric": metric, "value": estimate.value, "low": estimate.low,
-        "high": estimate.high, "n": estimate.n, "over": estimate.over, "unit": unit, "flags": ";".join(flags),
+        "task": task, "temperature": temperature, "metric": metric, **asdict(estimate), "unit": unit,
+        "flags": ";".join(flags),
     }  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def reward_curves(rewards: Sequence[Sequence[float]], grades: Grades | None, num
 
 def ks(number: int) -> list[int]:
     """1, 2, 4, ... and the number itself."""
-    return sorted({2**power for power in range(number.bit_length())} - {0} | {number})
+    return sorted({2**power for power in range(number.bit_length())} | {number})
 
 
 def estimate_of(metric: str, column: Sequence[float | None]) -> Estimate:
@@ -210,10 +211,7 @@ def as_estimate(row: Mapping[str, Any]) -> Estimate:
     return Estimate(row["value"], low, high, int(row["n"]), row["over"])
 
 
-Scorer = Callable[[Sequence[Any], Sequence[str]], Sequence[float]]
-
-
-def reward_model_scores(task: Task, samples: Sequence[Sequence[Sample]], scorer: Scorer) -> list[list[float]]:
+def reward_model_scores(task: Task, samples: Sequence[Sequence[Sample]], scorer: Any) -> list[list[float]]:
     """A reward model's scores, [P][n]."""
     number = len(samples[0])
     prompts = [prompt for prompt in task.prompts for _ in range(number)]

@@ -7,7 +7,7 @@ Limits are 95 % limits. What they hold for is said by `over`:
   as their one mean. Where all problems agree, resampling sees no spread although the next problem may differ; the exact
   binomial limits do (`share_estimate`, `paired_estimate`).
 
-Values must be finite numbers. Resampling draws the same numbers every time, so results are reproducible.
+Values are finite numbers. Resampling draws the same numbers every time, so results are reproducible.
 """
 
 import math
@@ -67,9 +67,9 @@ class Difference:
 
 def mean_estimate(values: Values, over: str) -> Estimate:
     """Mean with Student's t limits, mean +- t(n - 1) s / sqrt(n); without limits for fewer than three values."""
-    column = finite_values(values, over)
-    half = t_half_width(float(column.std(ddof=1)) / math.sqrt(len(column)), len(column)) if len(column) > 1 else None
-    return around(float(column.mean()), half, len(column), over)
+    column = np.asarray(values, dtype=np.float64)
+    stderr = float(column.std(ddof=1)) / math.sqrt(len(column)) if len(column) > 1 else 0.0
+    return t_estimate(float(column.mean()), stderr, len(column), over)
 
 
 def ratio_estimate(sums: Values, counts: Values, over: str) -> Estimate:
@@ -78,12 +78,17 @@ def ratio_estimate(sums: Values, counts: Values, over: str) -> Estimate:
     t limits of a ratio of means: with residuals e = sum - ratio * count, the variance is n / (n - 1) sum(e^2) /
     sum(counts)^2 (Cochran, Sampling Techniques, 1977, chapter 6). Without limits for fewer than three.
     """
-    totals, sizes = finite_values(sums, over), finite_values(counts, over)
+    totals, sizes = np.asarray(sums, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     value, n = float(totals.sum() / sizes.sum()), len(totals)
+    residuals = float(np.square(totals - value * sizes).sum())
+    return t_estimate(value, math.sqrt(residuals * n / max(n - 1, 1)) / float(sizes.sum()), n, over)
+
+
+def t_estimate(value: float, stderr: float, n: int, over: str) -> Estimate:
     if n < LEAST_FOR_T:
         return Estimate(value, None, None, n, over)
-    residuals = float(np.square(totals - value * sizes).sum())
-    return around(value, t_half_width(math.sqrt(residuals * n / (n - 1)) / float(sizes.sum()), n), n, over)
+    half = float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, n - 1)) * stderr
+    return Estimate(value, value - half, value + half, n, over)
 
 
 def bootstrap_estimate(values: Values, over: str) -> Estimate:
@@ -93,7 +98,7 @@ def bootstrap_estimate(values: Values, over: str) -> Estimate:
     of t, so percentiles are taken further out by both (the expanded percentile interval of arXiv:1411.5279). Equal
     values give limits without width, for shares use `share_estimate`; a single value has none.
     """
-    column = finite_values(values, over)
+    column = np.asarray(values, dtype=np.float64)
     n, value = len(column), float(column.mean())
     if n == 1:
         return Estimate(value, None, None, 1, over)
@@ -107,9 +112,7 @@ def bootstrap_estimate(values: Values, over: str) -> Estimate:
 
 def share_estimate(values: Values, over: str) -> Estimate:
     """`bootstrap_estimate` of shares in [0, 1], with the exact binomial limits where all problems agree."""
-    column = finite_values(values, over)
-    if not 0.0 <= column.min() <= column.max() <= 1.0:
-        raise ValueError(f"Shares lie between 0 and 1; those over {over} run from {column.min()} to {column.max()}.")
+    column = np.asarray(values, dtype=np.float64)
     if column.max() - column.min() > ROUNDING:
         return bootstrap_estimate(column, over)
     return agreeing(float(column[0]), 0.0, 1.0, len(column), over)
@@ -140,7 +143,6 @@ def mean_of_estimates(
 def over_seeds(
     values: Mapping[Any, float],
     items: Mapping[Any, Mapping[Any, float]] | None = None,
-    over: str = "problems",
     estimate: Callable[[Values, str], Estimate] = bootstrap_estimate,
 ) -> Estimate:
     """The mean of one value per training seed: t over seeds from three on, else over the items behind the values.
@@ -149,9 +151,10 @@ def over_seeds(
     times 100 %) tell nothing of the spread either, so items speak there, too. `estimate` is how: `bootstrap_estimate`,
     or `share_estimate` for shares. Without items fewer than three seeds have no limits.
     """
-    column = finite_values(list(values.values()), "seeds")
+    column = np.array(list(values.values()), dtype=np.float64)
     if items and (len(column) < LEAST_FOR_T or np.ptp(column) <= ROUNDING * max(1.0, np.abs(column).max())):
-        return replace(estimate(list(item_means(list(items.values())).values()), over), value=float(column.mean()))
+        by_item = estimate(list(item_means(list(items.values())).values()), "problems")
+        return replace(by_item, value=float(column.mean()))
     return mean_estimate(column, "seeds")
 
 
@@ -169,7 +172,7 @@ def paired_difference(a: Values, b: Values, over: str) -> Difference:
 
     Seeds that all differ by the same amount have no spread for t, so signs are flipped there, too.
     """
-    estimate, (differences, span) = paired_estimate(a, b, over), paired(a, b, over)
+    estimate, (differences, span) = paired_estimate(a, b, over), paired(a, b)
     if over != "seeds" or np.ptp(differences) <= ROUNDING * span:
         return Difference(estimate, None if estimate.low is None else sign_flip_p_value(differences))
     enough = len(differences) >= LEAST_FOR_T
@@ -183,7 +186,7 @@ def paired_estimate(a: Values, b: Values, over: str) -> Estimate:
     neither sees a spread. Then up to 1 - 0.025^(1 / n) of all problems may differ otherwise (exact binomial), by as much
     as the largest value seen, at least 1; the limits leave room for that.
     """
-    differences, span = paired(a, b, over)
+    differences, span = paired(a, b)
     n, value = len(differences), float(differences.mean())
     if over == "seeds" and n < LEAST_FOR_T:
         return Estimate(value, None, None, n, over)
@@ -192,38 +195,28 @@ def paired_estimate(a: Values, b: Values, over: str) -> Estimate:
     return mean_estimate(differences, over) if over == "seeds" else bootstrap_estimate(differences, over)
 
 
-def paired(a: Values, b: Values, over: str) -> tuple[np.ndarray, float]:
+def paired(a: Values, b: Values) -> tuple[np.ndarray, float]:
     """The differences, and the largest value of either side, at least 1."""
-    first, second = finite_values(a, f"{over}, first side"), finite_values(b, f"{over}, second side")
-    if len(first) != len(second):
-        raise ValueError(f"Paired values over {over} must come in pairs; got {len(first)} and {len(second)}.")
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     return first - second, max(1.0, float(np.abs(first).max()), float(np.abs(second).max()))
 
 
-def macro_paired_difference(
-    groups_a: Mapping[str, Values],
-    groups_b: Mapping[str, Values],
-    over: str = "tasks",
-    weights: Mapping[str, float] | None = None,
-) -> Difference:
-    """The difference of means of group means, such as averages over benchmarks, or of the strata of one benchmark.
+def macro_paired_difference(groups_a: Mapping[str, Values], groups_b: Mapping[str, Values]) -> Difference:
+    """The difference of means of group means, such as averages over benchmarks.
 
-    groups: {benchmark: one value per problem}, the same benchmarks and problems on both sides. weights: {benchmark:
-    weight}, summing to 1; all the same when not given. Problems vary within their group, the groups are given: limits
-    are those of `mean_of_estimates` of the groups' paired differences, the p-value is the sign-flip test's over all.
+    groups: {benchmark: one value per problem}, the same benchmarks and problems on both sides. Problems vary within their
+    group, the groups are given: limits are those of `mean_of_estimates` of the groups' paired differences, the p-value is
+    the sign-flip test's over all.
     """
-    if groups_a.keys() != groups_b.keys():
-        alone = sorted(groups_a.keys() ^ groups_b.keys())
-        raise ValueError(f"Both sides need the same groups; only one of them has {', '.join(alone)}.")
-    weights = dict.fromkeys(groups_a, 1.0 / len(groups_a)) if weights is None else weights
     parts = [paired_estimate(groups_a[name], groups_b[name], name) for name in groups_a]
     shares = [
-        weights[name] * (np.asarray(groups_a[name], float) - np.asarray(groups_b[name], float)) / len(groups_a[name])
+        1.0
+        / len(groups_a)
+        * (np.asarray(groups_a[name], float) - np.asarray(groups_b[name], float))
+        / len(groups_a[name])
         for name in groups_a
     ]
-    return Difference(
-        mean_of_estimates(parts, over, [weights[name] for name in groups_a]), sign_flip_p_value(np.concatenate(shares))
-    )
+    return Difference(mean_of_estimates(parts), sign_flip_p_value(np.concatenate(shares)))
 
 
 def unpaired_difference(a: Estimate, b: Estimate) -> Difference:
@@ -290,7 +283,7 @@ def detectable_difference(differences: Values, power: float = 0.8, level: float 
     differences. Compare it with the difference that would matter: where it is larger, "no difference was seen" says
     little. For a family, divide `level` by its size. None where differences have no spread to go by.
     """
-    column = finite_values(differences, "differences")
+    column = np.asarray(differences, dtype=np.float64)
     n = len(column)
     stderr = float(column.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     if stderr <= ROUNDING * float(np.abs(column).max()):
@@ -354,7 +347,7 @@ def matching_temperature(curve: Sequence[tuple[float, float]], target: float) ->
     curve: (temperature, accuracy) of at least two temperatures. Where the curve passes the target more than once, the
     highest temperature counts, as in `matched`. Raises ValueError for a target that the curve does not reach.
     """
-    temperatures, accuracies = (finite_values(column, "the curve") for column in zip(*sorted(curve), strict=True))
+    temperatures, accuracies = np.array(sorted(curve), dtype=np.float64).T
     low, high = float(accuracies.min()), float(accuracies.max())
     if not low <= target <= high:
         raise ValueError(
@@ -379,27 +372,6 @@ def last_crossing(values: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, n
     flat = np.abs(after - before) <= tolerance[:, :, 0]
     part = np.where(flat, 1.0, (values - before) / np.where(flat, 1.0, after - before)).clip(0.0, 1.0)
     return last, part
-
-
-def finite_values(values: Values, name: str) -> np.ndarray:
-    """The values as float64 [n]. ValueError, naming `name`, for none of them or one that is not a finite number."""
-    column = np.asarray(values, dtype=np.float64)
-    if column.ndim != 1 or column.size == 0:
-        raise ValueError(f"The values of {name} have shape {column.shape}; pass a list of at least one number.")
-    if not np.isfinite(column).all():
-        place = int(np.flatnonzero(~np.isfinite(column))[0])
-        raise ValueError(f"Value {place + 1} of {name} is {column[place]}, not a finite number.")
-    return column
-
-
-def t_half_width(stderr: float, n: int) -> float | None:
-    return float(stats.t.ppf((1.0 + CONFIDENCE) / 2.0, n - 1)) * stderr if n >= LEAST_FOR_T else None
-
-
-def around(value: float, half: float | None, n: int, over: str) -> Estimate:
-    return (
-        Estimate(value, None, None, n, over) if half is None else Estimate(value, value - half, value + half, n, over)
-    )
 
 
 def expanded_tail(n: int) -> float:

@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 
 from ..run_folder import json_text, write_whole
-from .metrics import pass_at_k
 
 SCHEMA = 3
 RESULTS, ITEMS_FILE = "results.json", "items.parquet"
@@ -100,17 +99,17 @@ def write_results(results: Results, folder: str | Path) -> Path:
     buffer = io.BytesIO()
     results.items.to_parquet(buffer, index=False)
     write_whole(folder / ITEMS_FILE, buffer.getvalue())
+
+    def relative(inner: str) -> str:
+        return os.path.relpath(inner, folder.absolute())
+
     content = {
         "schema": SCHEMA,
         **results.header,
-        "runs": [
-            with_path(run, "folder", lambda path: os.path.relpath(path, folder.absolute())) for run in results.runs
-        ],
+        "runs": [with_path(run, "folder", relative) for run in results.runs],
         "tasks": results.tasks,
         "scores": results.scores.to_dict("records"),
-        "left_out": [
-            with_path(entry, "log", lambda path: os.path.relpath(path, folder.absolute())) for entry in results.left_out
-        ],
+        "left_out": [with_path(entry, "log", relative) for entry in results.left_out],
         "experiment": results.experiment,
     }
     path = folder / RESULTS
@@ -232,42 +231,3 @@ def twice(key: tuple[Any, ...], first: Results, second: Results) -> str:
         f"{places[0]} and {places[1]} both hold {task} of {method!r}{f' ({detail})' if detail else ''}. Give one of them "
         "another name: manypaths eval --rescore FOLDER --label NAME."
     )
-
-
-def rows_of(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
-    """Rows with these values in the columns; NaN or None is "unknown", a list is "any of these"."""
-    chosen = pd.Series(True, index=table.index)
-    for name, value in values.items():
-        if isinstance(value, (list, tuple, set)):
-            chosen &= table[name].isin(list(value))
-        elif value is None or value != value:
-            chosen &= table[name].isna()
-        else:
-            chosen &= table[name] == value
-    return table[chosen]
-
-
-def score_of(scores: pd.DataFrame, metric: str, **keys: Any) -> dict[str, Any] | None:
-    """The one row of a metric under these keys as {column: value}, None where there is none or more than one."""
-    rows = rows_of(scores, metric=metric, **keys)
-    return rows.iloc[0].to_dict() if len(rows) == 1 else None
-
-
-def wide(table: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """A row for each key (and item), a column for each metric; NaN where a metric does not exist."""
-    chosen = table if metrics is None else table[table["metric"].isin(list(metrics))]
-    index = [name for name in ITEMS[:-2] if name in table.columns]
-    return chosen.set_index([*index, "metric"])["value"].unstack("metric").reset_index()
-
-
-def pass_at_k_items(results: Results, k: int) -> pd.DataFrame:
-    """Rows of items with the metric pass@k of every problem, for tasks with at least k samples, from `num_correct`."""
-    counts = results.items[results.items["metric"] == "num_correct"]
-    columns = [*KEYS, "num_samples"]
-    graded = [task for task in results.tasks if task.get("grader")]
-    tasks = pd.DataFrame([{name: task[name] for name in columns} for task in graded], columns=columns)
-    tasks = tasks.astype({"seed": "float64", "temperature": "float64"})
-    known = counts.merge(tasks, on=KEYS)
-    known = known[known["num_samples"] >= k]
-    values = [pass_at_k(int(n), int(c), k) for n, c in zip(known["num_samples"], known["value"], strict=True)]
-    return known.assign(metric=f"pass@{k}", value=values)[ITEMS].astype({"value": "float64"})

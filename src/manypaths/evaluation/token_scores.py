@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..data.formats import check_trained_tokens
 from ..engine import Projection
@@ -120,9 +121,8 @@ def reread(
     sums = {name: [0.0] * len(samples) for name in want}
     tokens = [0] * len(samples)
     batches = [padded(batch) for batch in cut(rows)]
-    for (place, _, _), statistics in zip(
-        rows, row_statistics(model, batches, want, reference, temperature), strict=True
-    ):
+    of_rows = row_statistics(model, batches, want, reference, temperature)
+    for (place, _, _), statistics in zip(rows, of_rows, strict=True):
         tokens[place] += len(statistics["entropy"])
         for name in want:
             sums[name][place] += float(statistics[name].double().sum())
@@ -144,14 +144,13 @@ def cut(rows: Sequence[tuple[int, list[int], int]]) -> Iterator[list[tuple[int, 
 
 def padded(rows: Sequence[tuple[int, list[int], int]]) -> Batch:
     """Token ids, mask and labels [B, S], padded on the right; the prompt carries no label."""
-    shape = len(rows), len(rows[0][1])
-    batch = {"input_ids": torch.zeros(shape, dtype=torch.long), "attention_mask": torch.zeros(shape, dtype=torch.long)}
-    batch["labels"] = torch.full(shape, IGNORED)
-    for place, (_, ids, start) in enumerate(rows):
-        batch["input_ids"][place, : len(ids)] = torch.tensor(ids)
-        batch["attention_mask"][place, : len(ids)] = 1
-        batch["labels"][place, start : len(ids)] = torch.tensor(ids[start:])
-    return batch
+    ids = [torch.tensor(row) for _, row, _ in rows]
+    labels = [torch.tensor([IGNORED] * start + row[start:]) for _, row, start in rows]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": pad_sequence(list(map(torch.ones_like, ids)), batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }
 
 
 def prepared_batches(
