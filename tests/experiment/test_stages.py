@@ -205,7 +205,7 @@ def test_long_chains_go_first(tmp_path):
     short, head = stage(tmp_path, "short", value=1), stage(tmp_path, "head", value=2)
     tail = stage(tmp_path, "tail", first=ModelOf(head))
     costs = {short.key: 2.0, head.key: 1.0, tail.key: 5.0}
-    chains = chain_costs([short, head, tail], {short.key: [], head.key: [tail], tail.key: []}, costs)
+    chains = chain_costs([short, head, tail], costs)
     assert chains == {short.key: 2.0, head.key: 6.0, tail.key: 5.0}
 
 

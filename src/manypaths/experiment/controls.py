@@ -18,125 +18,111 @@ from .grid import Grid, Planner, Row
 from .stages import Chosen, ModelOf, NotPossible, Stage
 
 # Options of an evaluation that a sweep over temperatures does without: it measures accuracy only.
-NOT_SWEPT = frozenset(
-    ["prompts", "reference", "reread_samples", "forgetting", "task_dir", "reward_model", "embedding_model"]
-)
-FIRST = {"num_train_epochs": 3.0}  # TRL's default, where neither epochs nor steps are given
+NOT_SWEPT = (
+    "temperature", "prompts", "reference", "reread_samples", "forgetting", "task_dir", "reward_model", "embedding_model",
+)  # fmt: skip
+EPOCHS = 3.0  # TRL's default, where neither epochs nor steps are given
 
 
 def plan(grid: Grid) -> tuple[list[Row], list[Stage], list[dict[str, Any]]]:
     """The rows of the experiment, its stages (parents first), and the controls that it does not have, with reasons."""
-    planner = Planner(grid)
-    rows, left_out = [], []
+    rows, stages, left_out = [], {}, []
     for seed in grid.seeds:
-        methods = [planner.method(name, seed) for name in sorted(grid.methods, key=lambda name: name != grid.baseline)]
+        planner = Planner(grid, seed, stages)
+        methods = [planner.method(name) for name in sorted(grid.methods, key=lambda name: name != grid.baseline)]
         rows += methods
-        for name, build in CONTROLS.items():
-            settings = grid.controls[name]
+        for control, (label, build) in CONTROLS.items():
+            name, settings = label.format(baseline=grid.baseline), grid.controls[control]
             try:
                 if settings is None:
                     raise NotPossible("not asked for")
-                rows.append(build(planner, seed, methods, settings))
+                rows.append(planner.row(name, "control", control=control, **build(planner, name, methods, settings)))
             except NotPossible as error:
-                left_out.append(
-                    {"method": label(grid, name), "stage": "", "seed": seed, "reason": str(error), "log": None}
-                )
-    return rows, list(planner.stages.values()), left_out
+                left_out.append({"method": name, "stage": "", "seed": seed, "reason": str(error), "log": None})
+    return rows, list(stages.values()), left_out
 
 
-def label(grid: Grid, control: str) -> str:
-    return LABELS[control].format(baseline=grid.baseline)
+# Each control gives its model, the settings of its evaluation and RL, what made the model, and a note, from its name,
+# the rows of the methods (the baseline first) and its settings.
 
 
-LABELS = {
-    "no_sft": "no SFT",
-    "no_sft_sharpened": "no SFT, sharpened",
-    "stopped_early": "{baseline}, stopped early",
-    "matched_temperature": "{baseline}, matched temperature",
-    "weight_averaging": "{baseline}, averaged with the base",
-}
+def no_sft(planner: Planner, name: str, methods: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that everything starts from, and RL on it. No reward at all is a result here, not a mistake."""
+    options = {**planner.settings(planner.grid.baseline), "sft": None}
+    if options["grpo"] is not None:
+        options["grpo"]["preflight_prompts"] = 0
+    return {"model": planner.model, "settings": options}
 
 
-def no_sft(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
-    """The model that everything starts from, and RL on it."""
-    return planner.row(label(planner.grid, "no_sft"), seed, "control", planner.model(seed),
-                       without_sft(planner, seed), control="no_sft")  # fmt: skip
-
-
-def without_sft(planner: Planner, seed: int) -> dict[str, dict[str, Any] | None]:
-    """The baseline's settings for a base that may get no reward at all: that is a result, not a mistake."""
-    settings = planner.settings(planner.grid.baseline, seed)
-    grpo = None if settings["grpo"] is None else {**settings["grpo"], "preflight_prompts": 0}
-    return {**settings, "sft": None, "grpo": grpo}
-
-
-def no_sft_sharpened(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
+def no_sft_sharpened(
+    planner: Planner, name: str, methods: Sequence[Row], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The base at the temperature at which its pass@1 is the baseline's, before and in RL."""
-    name, base = label(planner.grid, "no_sft_sharpened"), planner.model(seed)
-    options = without_sft(planner, seed)
-    swept = sweep(planner, f"{name}-{seed}", base, options["eval"], settings)
-    stages = (swept, methods[0].before)
-    options["eval"] = {**options["eval"], "temperature": Chosen(temperature_of_target, stages, {}, 1.0)}
+    base = no_sft(planner, name, methods, settings)
+    options = base["settings"]
+    stages = (sweep(planner, name, planner.model, options["eval"], settings), methods[0].before)
+    options["eval"]["temperature"] = Chosen(temperature_of_target, stages, {}, 1.0)
     if options["grpo"] is not None:
         start = float(options["grpo"].get("temperature", 1.0))
         options["grpo"]["temperature"] = Chosen(rl_temperature_of_target, stages, {"start": start}, 1.0)
-    return planner.row(name, seed, "control", base, options, control="no_sft_sharpened",
-                       notes=f"sampled, and trained by RL, at the temperature of {methods[0].method}'s pass@1")  # fmt: skip
+    return {**base, "notes": f"sampled, and trained by RL, at the temperature of {methods[0].method}'s pass@1"}
 
 
-def stopped_early(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
+def stopped_early(planner: Planner, name: str, methods: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:
     """A share of the baseline's schedule, or the checkpoint of its own run that is nearest to it."""
-    name, fraction = label(planner.grid, "stopped_early"), settings["fraction"]
-    options = planner.settings(planner.grid.baseline, seed)
+    fraction, options = settings["fraction"], planner.settings(planner.grid.baseline)
     sft = options["sft"]
     if sft is None:
         raise NotPossible("the baseline has no SFT")
     if settings["from"] == "checkpoint":
         if str(sft.get("save_strategy", "steps")) == "no":
             raise NotPossible("`from: checkpoint` needs checkpoints: give save_strategy and save_steps under `sft`")
-        model, training, notes = ModelOf(methods[0].training, fraction), methods[0].training, "a checkpoint of its run"
+        training = methods[0].training
+        model, notes = ModelOf(training, fraction), "a checkpoint of its run"
     else:
-        length = "max_steps" if int(sft.get("max_steps", -1)) > 0 else "num_train_epochs"
-        value = fraction * float(sft.get(length, FIRST.get(length)))
-        options["sft"] = {**sft, length: max(1, round(value)) if length == "max_steps" else round(value, 6)}
-        training = planner.stage(f"{name}-{seed}-sft", "sft", options["sft"])
-        model, notes = ModelOf(training), f"{length} {options['sft'][length]:g}"
-    return planner.row(name, seed, "control", model, options, training, control="stopped_early", notes=notes)
+        in_steps = int(sft.get("max_steps", -1)) > 0
+        length = "max_steps" if in_steps else "num_train_epochs"
+        value = fraction * float(sft.get(length, EPOCHS))
+        sft[length] = max(1, round(value)) if in_steps else round(value, 6)
+        training = planner.stage(name, "sft", "sft", sft)
+        model, notes = ModelOf(training), f"{length} {sft[length]:g}"
+    return {"model": model, "settings": options, "training": training, "notes": notes}
 
 
-def matched_temperature(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
+def matched_temperature(
+    planner: Planner, name: str, methods: Sequence[Row], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """The baseline's model, sampled where its pass@1 is that of the method with most different right answers."""
     baseline, *others = methods
     if not others:
         raise NotPossible("there is no method beside the baseline")
-    name = label(planner.grid, "matched_temperature")
-    options = planner.settings(planner.grid.baseline, seed)
-    swept = sweep(planner, f"{name}-{seed}", baseline.model, options["eval"], settings)
-    temperature = Chosen(temperature_of_most_diverse, (swept, baseline.before, *(row.before for row in others)),
-                         {"names": [row.method for row in others]}, 1.0)  # fmt: skip
-    options = {**options, "eval": {**options["eval"], "temperature": temperature}, "grpo": None}
-    return planner.row(name, seed, "control", baseline.model, options, baseline.training, control="matched_temperature",
-                       notes="sampled where its pass@1 is that of the most diverse method, before RL only")  # fmt: skip
+    options = {**planner.settings(planner.grid.baseline), "grpo": None}
+    stages = (sweep(planner, name, baseline.model, options["eval"], settings), *(row.before for row in methods))
+    names = [row.method for row in others]
+    options["eval"]["temperature"] = Chosen(temperature_of_most_diverse, stages, {"names": names}, 1.0)
+    notes = "sampled where its pass@1 is that of the most diverse method, before RL only"
+    return {"model": baseline.model, "settings": options, "training": baseline.training, "notes": notes}
 
 
-def weight_averaging(planner: Planner, seed: int, methods: Sequence[Row], settings: Mapping[str, Any]) -> Row:
+def weight_averaging(
+    planner: Planner, name: str, methods: Sequence[Row], settings: Mapping[str, Any]
+) -> dict[str, Any]:
     """WiSE-FT (arXiv:2109.01903, 2504.10478): (1 - weight) * base + weight * baseline."""
-    name = label(planner.grid, "weight_averaging")
-    options = planner.settings(planner.grid.baseline, seed)
-    if methods[0].training is None:
+    options, weight = planner.settings(planner.grid.baseline), settings["weight"]
+    if options["sft"] is None:
         raise NotPossible("the baseline has no SFT")
-    inputs = {"base": options["sft"]["model_name_or_path"], "tuned": methods[0].model, "weight": settings["weight"]}
-    averaged = planner.stage(f"{name}-{seed}-average", "average", inputs)
-    return planner.row(name, seed, "control", ModelOf(averaged), options, averaged, control="weight_averaging",
-                       notes=f"(1 - w) base + w {planner.grid.baseline}, w = {settings['weight']:g}")  # fmt: skip
+    inputs = {"base": options["sft"]["model_name_or_path"], "tuned": methods[0].model, "weight": weight}
+    averaged = planner.stage(name, "average", "average", inputs)
+    notes = f"(1 - w) base + w {planner.grid.baseline}, w = {weight:g}"
+    return {"model": ModelOf(averaged), "settings": options, "training": averaged, "notes": notes}
 
 
-CONTROLS: dict[str, Callable[[Planner, int, Sequence[Row], Mapping[str, Any]], Row]] = {
-    "no_sft": no_sft,
-    "no_sft_sharpened": no_sft_sharpened,
-    "stopped_early": stopped_early,
-    "matched_temperature": matched_temperature,
-    "weight_averaging": weight_averaging,
+CONTROLS: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
+    "no_sft": ("no SFT", no_sft),
+    "no_sft_sharpened": ("no SFT, sharpened", no_sft_sharpened),
+    "stopped_early": ("{baseline}, stopped early", stopped_early),
+    "matched_temperature": ("{baseline}, matched temperature", matched_temperature),
+    "weight_averaging": ("{baseline}, averaged with the base", weight_averaging),
 }
 
 
@@ -144,13 +130,13 @@ def sweep(
     planner: Planner, name: str, model: ModelOf | str, evaluation: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Stage:
     """A small evaluation of the main benchmarks over several temperatures."""
-    options = {name: value for name, value in evaluation.items() if name not in NOT_SWEPT and name != "temperature"}
+    options = {option: value for option, value in evaluation.items() if option not in NOT_SWEPT}
     if options.get("benchmarks"):
-        options = {name: value for name, value in options.items() if not name.startswith("dataset_")}
+        options = {option: value for option, value in options.items() if not option.startswith("dataset_")}
         options["benchmarks"] = [benchmark for benchmark in options["benchmarks"] if is_main(benchmark)]
     temperatures = ",".join(f"{value:g}" for value in settings["temperatures"])
     options |= {"temperatures": temperatures, "num_samples": settings["num_samples"]}
-    return planner.stage(f"{name}-sweep", "eval", {"model_name_or_path": model, **options})
+    return planner.stage(name, "sweep", "eval", {"model_name_or_path": model, **options})
 
 
 def is_main(benchmark: str) -> bool:
@@ -163,7 +149,7 @@ def is_main(benchmark: str) -> bool:
 
 def temperature_of_target(outputs: Sequence[Path]) -> float:
     """outputs: a sweep, and an evaluation. The temperature at which the first has the second's pass@1."""
-    swept, target = (read_results(output) for output in outputs)
+    swept, target = map(read_results, outputs)
     return matched(swept, headline(target.scores, "pass@1"))
 
 
@@ -177,14 +163,15 @@ def temperature_of_most_diverse(outputs: Sequence[Path], names: Sequence[str]) -
 
     Of the methods with more different right answers than the baseline, the most diverse whose pass@1 it can have.
     """
-    swept, baseline, *others = (read_results(output) for output in outputs)
+    swept, baseline, *others = map(read_results, outputs)
+    diversity = [headline(results.scores, "distinct_correct") for results in others]
     least = headline(baseline.scores, "distinct_correct")
-    diversity = {name: headline(each.scores, "distinct_correct") for name, each in zip(names, others, strict=True)}
     reason = "no method has more different right answers than the baseline"
-    for name, results in sorted(zip(names, others, strict=True), key=lambda pair: -diversity[pair[0]]):
+    for value, name, results in sorted(zip(diversity, names, others, strict=True), key=lambda each: -each[0]):
+        if value <= least:
+            break
         try:
-            if diversity[name] > least:
-                return matched(swept, headline(results.scores, "pass@1"))
+            return matched(swept, headline(results.scores, "pass@1"))
         except NotPossible as error:
             reason = f"{name} has more different right answers, but the baseline cannot have its pass@1: {error}"
     raise NotPossible(reason)

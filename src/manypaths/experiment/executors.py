@@ -6,13 +6,15 @@ import queue
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import helped
+from .stages import Executor
 
 RETRIES = 3  # of a Ray task whose worker or node is lost
 EXECUTORS = ("local", "ray")
@@ -39,60 +41,57 @@ class Compute:
     @property
     def launch(self) -> dict[str, Any]:
         """How a training stage is started; empty where it runs in one process."""
+        if self.accelerate_config is None and self.num_processes in (None, 1):
+            return {}
         given = {"num_processes": self.num_processes, "accelerate_config": self.accelerate_config}
-        alone = self.accelerate_config is None and self.num_processes in (None, 1)
-        return {} if alone else {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None}
 
     def gpus(self, present: bool) -> int:
         """GPUs of each stage."""
         return (self.num_processes or 1) * present if self.gpus_per_stage is None else self.gpus_per_stage
 
-
-def open_executor(compute: Compute) -> "Local | Ray":
-    """A context manager that runs stages. Raises ValueError where the machine cannot."""
-    return Ray(compute) if compute.executor == "ray" else Local(compute)
-
-
-def threads(count: int) -> dict[str, str]:
-    """More threads than a stage's cores make it slower, and its numbers depend on how many there are."""
-    return {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count), "TOKENIZERS_PARALLELISM": "false"}
+    @property
+    def environment(self) -> dict[str, str]:
+        """More threads than a stage's cores make it slower, and its numbers depend on how many there are."""
+        count = str(self.cpus_per_stage)
+        return {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "TOKENIZERS_PARALLELISM": "false"}
 
 
-class Local:
-    """Worker processes on this machine that keep their imports; each has its own GPUs."""
+def open_executor(compute: Compute) -> AbstractContextManager[Executor]:
+    """Where stages run while it is open. Raises ValueError where the machine cannot."""
+    return on_ray(compute) if compute.executor == "ray" else on_this_machine(compute)
 
-    def __init__(self, compute: Compute) -> None:
-        devices = visible_gpus()
-        share = compute.gpus(bool(devices))
-        if share > len(devices):
-            raise ValueError(f"gpus_per_stage is {share}, and this machine shows {len(devices)} GPUs; lower it.")
-        self.slots = min(compute.workers, len(devices) // share) if share else compute.workers
-        self.workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self.all = [
-            Worker({**threads(compute.cpus_per_stage), "CUDA_VISIBLE_DEVICES": ",".join(part)})
-            for part in (devices[place * share : (place + 1) * share] for place in range(self.slots))
-        ]
-        for worker in self.all:
-            self.workers.put(worker)
-        self.pool = ThreadPoolExecutor(self.slots)
 
-    def __enter__(self) -> "Local":
-        return self
+@contextmanager
+def on_this_machine(compute: Compute) -> Iterator[Executor]:
+    """Worker processes that keep their imports; each has its own GPUs."""
+    devices = visible_gpus()
+    share = compute.gpus(bool(devices))
+    if share > len(devices):
+        raise ValueError(f"gpus_per_stage is {share}, and this machine shows {len(devices)} GPUs; lower it.")
+    slots = min(compute.workers, len(devices) // share) if share else compute.workers
+    workers = [
+        Worker({**compute.environment, "CUDA_VISIBLE_DEVICES": ",".join(devices[place * share : (place + 1) * share])})
+        for place in range(slots)
+    ]
+    free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        free.put(worker)
 
-    def __exit__(self, *error: Any) -> None:
-        for worker in self.all:
-            worker.stop()
-        self.pool.shutdown(cancel_futures=True)
-
-    def submit(self, task: Mapping[str, Any]) -> Future:
-        return self.pool.submit(self.run, task)
-
-    def run(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        worker = self.workers.get()
+    def run(task: Mapping[str, Any]) -> dict[str, Any]:
+        worker = free.get()
         try:
             return worker.run(task)
         finally:
-            self.workers.put(worker)
+            free.put(worker)
+
+    pool = ThreadPoolExecutor(slots)
+    try:
+        yield Executor(lambda task: pool.submit(run, task), slots)
+    finally:
+        for worker in workers:
+            worker.stop()
+        pool.shutdown(cancel_futures=True)
 
 
 class Worker:
@@ -148,46 +147,36 @@ def visible_gpus() -> list[str]:
     return [str(place) for place in range(torch.cuda.device_count())]
 
 
-class Ray:
+@contextmanager
+def on_ray(compute: Compute) -> Iterator[Executor]:
     """Stages as Ray tasks: tried again when a worker or a node is lost. Files lie on storage that all nodes share."""
-
-    def __init__(self, compute: Compute) -> None:
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("executor ray needs Ray: pip install 'manypaths[ray]'.") from error
+    if started := not ray.is_initialized():
+        new = {"num_cpus": compute.workers * compute.cpus_per_stage, "include_dashboard": False}
         try:
-            import ray
-        except ImportError as error:
-            raise ValueError("executor ray needs Ray: pip install 'manypaths[ray]'.") from error
-        self.ray, self.started = ray, not ray.is_initialized()
-        environment = {**threads(compute.cpus_per_stage), "PYTHONPATH": python_path()}
-        if self.started:
-            cpus = compute.workers * compute.cpus_per_stage
-            new = {"num_cpus": cpus, "include_dashboard": False} if compute.address is None else {}
-            try:
-                ray.init(address=compute.address or "local", log_to_driver=False, logging_level="ERROR", **new)
-            except ConnectionError as error:
-                raise ValueError(f"There is no Ray cluster at {compute.address}: {error}") from error
-        gpus = compute.gpus(ray.cluster_resources().get("GPU", 0) > 0)
-        self.needs = {
-            "num_cpus": compute.cpus_per_stage,
-            "num_gpus": gpus,
-            "max_retries": RETRIES,
-            "runtime_env": {"env_vars": environment},
-        }
-        self.slots = 1 << 16  # Ray knows itself how many fit
-
-    def __enter__(self) -> "Ray":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.started:
-            self.ray.shutdown()
-
-    def submit(self, task: Mapping[str, Any]) -> Future:
-        stage = self.ray.remote(run_in).options(name=task["name"], **self.needs)
-        return stage.remote(str(Path.cwd()), dict(task)).future()
-
-
-def python_path() -> str:
-    return os.pathsep.join(path for path in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if path)
+            ray.init(compute.address or "local", log_to_driver=False, logging_level="ERROR",
+                     **({} if compute.address else new))  # fmt: skip
+        except ConnectionError as error:
+            raise ValueError(f"There is no Ray cluster at {compute.address}: {error}") from error
+    folder = str(Path.cwd())
+    modules = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+    needs = {
+        "num_cpus": compute.cpus_per_stage,
+        "num_gpus": compute.gpus(ray.cluster_resources().get("GPU", 0) > 0),
+        "max_retries": RETRIES,
+        "runtime_env": {"env_vars": {**compute.environment, "PYTHONPATH": modules}},
+    }
+    remote = ray.remote(run_in)
+    try:  # as many slots as there may be stages: Ray knows itself how many fit
+        yield Executor(
+            lambda task: remote.options(name=task["name"], **needs).remote(folder, dict(task)).future(), 1 << 16
+        )
+    finally:
+        if started:
+            ray.shutdown()
 
 
 def run_in(folder: str, task: dict[str, Any]) -> dict[str, Any]:

@@ -3,18 +3,17 @@
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..config import parse_mapping, read_recipe
 from ..data.sources import looks_like_file
 from ..functions import did_you_mean
-from ..models.loading import machine_defaults
 from ..run_folder import PATHS
 from .executors import Compute
-from .stages import Chosen, ModelOf, Stage, is_reference
-from .worker import options_of
+from .stages import ModelOf, Stage
+from .worker import subcommand
 
 # Settings of the controls; every one is run unless it is `false`.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -27,7 +26,6 @@ CONTROLS: dict[str, dict[str, Any]] = {
 KEPT = ("all", "final", "none")
 QUIET = {"report_to": "none", "disable_tqdm": True}
 STEPS = ("sft", "grpo", "eval")
-EXAMPLE = "a-model"  # stands for the model of another stage while options are checked
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,7 @@ def read_grid(recipe: Mapping[str, Any] | str | Path, where: str = "the experime
     """
     if not isinstance(recipe, Mapping):
         recipe, where = read_recipe(str(recipe)), str(recipe)
-    given = dict(recipe)
-    given |= {name: value for name, value in overrides.items() if value is not None}
+    given = {**recipe, **{name: value for name, value in overrides.items() if value is not None}}
     check_names(given, [each.name for each in fields(Grid)], where)
     for name in ("model_name_or_path", "methods", "eval"):
         if not given.get(name):
@@ -147,41 +144,42 @@ def controls_of(given: Mapping[str, Any], where: str) -> dict[str, dict[str, Any
     return controls
 
 
+@dataclass(frozen=True)
 class Planner:
-    """Stages and rows of one experiment. Stages with the same key are the same stage."""
+    """Stages and rows of one seed. Stages with the same key are the same stage, whatever seed they were made for."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        self.root = Path(grid.output_dir).absolute() / "stages"
-        self.stages: dict[str, Stage] = {}  # by key, parents before those that build on them
+    grid: Grid
+    seed: int
+    stages: dict[str, Stage]  # by key, parents before those that build on them
 
-    def stage(self, name: str, subcommand: str, options: Mapping[str, Any]) -> Stage:
+    def stage(self, name: str, step: str, subcommand: str, options: Mapping[str, Any]) -> Stage:
+        """The stage that is called NAME-SEED-STEP."""
         launch = self.grid.compute.launch if subcommand in ("sft", "grpo") else {}
-        slug = re.sub(r"[^A-Za-z0-9_.+-]+", "-", name).strip("-")
-        stage = Stage(slug, subcommand, options, self.root, launch)
+        slug = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"{name}-{self.seed}-{step}").strip("-")
+        stage = Stage(slug, subcommand, options, Path(self.grid.output_dir).absolute() / "stages", launch)
         return self.stages.setdefault(stage.key, stage)
 
-    def settings(self, method: str, seed: int) -> dict[str, dict[str, Any] | None]:
+    def settings(self, method: str) -> dict[str, dict[str, Any] | None]:
         """Options of the three steps of a method, its overrides applied; None for a step it does not have."""
         overrides = dict(self.grid.methods[method])
         nested = {step: overrides.pop(step, {}) for step in STEPS}
         if nested["sft"] not in (None, False):
             nested["sft"] = {"model_name_or_path": self.grid.model_name_or_path, **overrides, **nested["sft"]}
-        settings: dict[str, dict[str, Any] | None] = {}
-        for step, common in (("sft", self.grid.sft), ("grpo", self.grid.grpo), ("eval", self.grid.eval)):
-            if common is None or nested[step] in (None, False):
-                settings[step] = None
-                continue
-            options = {"seed": seed, **canonical(step, common), **canonical(step, nested[step])}
-            options.pop("output_dir", None)
-            settings[step] = self.filled(options if step == "eval" else {**QUIET, **options}, seed)
+        settings: dict[str, dict[str, Any] | None] = dict.fromkeys(STEPS)
+        for step, changes in nested.items():
+            common = getattr(self.grid, step)
+            if common is not None and changes not in (None, False):
+                options = {"seed": self.seed, **canonical(step, common), **canonical(step, changes)}
+                options.pop("output_dir", None)
+                settings[step] = self.filled(options if step == "eval" else {**QUIET, **options})
         return settings
 
-    def model(self, seed: int) -> str:
+    @property
+    def model(self) -> str:
         """The model that everything starts from."""
-        return self.filled({"model_name_or_path": self.grid.model_name_or_path}, seed)["model_name_or_path"]
+        return self.filled({"model_name_or_path": self.grid.model_name_or_path})["model_name_or_path"]
 
-    def filled(self, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    def filled(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The seed put in for {seed}, and local paths made absolute: in the current folder, or else in output_dir."""
 
         def fill(value: Any, is_path: bool) -> Any:
@@ -191,24 +189,23 @@ class Planner:
                 return [fill(inner, is_path) for inner in value]
             if not isinstance(value, str):
                 return value
-            text = value.replace("{seed}", str(seed))
+            text = value.replace("{seed}", str(self.seed))
             return located(text, Path(self.grid.output_dir)) if is_path else text
 
         return {name: fill(value, name in PATHS) for name, value in options.items()}
 
-    def method(self, name: str, seed: int) -> Row:
-        settings = self.settings(name, seed)
+    def method(self, name: str) -> Row:
+        settings = self.settings(name)
         role = "baseline" if name == self.grid.baseline else "method"
         if settings["sft"] is None:
-            model = self.filled(self.grid.methods[name], seed).get("model_name_or_path", self.model(seed))
-            return self.row(name, seed, role, model, settings)
-        training = self.stage(f"{name}-{seed}-sft", "sft", settings["sft"])
-        return self.row(name, seed, role, ModelOf(training), settings, training)
+            model = self.filled(self.grid.methods[name]).get("model_name_or_path", self.model)
+            return self.row(name, role, model, settings)
+        training = self.stage(name, "sft", "sft", settings["sft"])
+        return self.row(name, role, ModelOf(training), settings, training)
 
     def row(
         self,
         method: str,
-        seed: int,
         role: str,
         model: ModelOf | str,
         settings: Mapping[str, dict[str, Any] | None],
@@ -217,21 +214,19 @@ class Planner:
     ) -> Row:
         """Evaluation and, where settings["grpo"] is not None, RL and evaluation of a model."""
 
-        def evaluated(model: ModelOf | str, step: str) -> Stage:
-            names = {"label": method, "stage": step, "train_seed": seed}
-            return self.stage(
-                f"{method}-{seed}-eval-{step}", "eval", {"model_name_or_path": model, **settings["eval"], **names}
-            )
+        def evaluated(model: ModelOf | str, stage: str) -> Stage:
+            names = {"label": method, "stage": stage, "train_seed": self.seed}
+            options = {"model_name_or_path": model, **settings["eval"], **names}
+            return self.stage(method, f"eval-{stage}", "eval", options)
 
-        sft = settings["sft"] or {}
-        row = Row(
-            method, seed, role, model, evaluated(model, "sft"), training, objective=sft.get("objective", "nll" if sft else None),
-            objective_kwargs=sft.get("objective_kwargs") or {}, **facts,
-        )  # fmt: skip
-        if settings["grpo"] is None:
-            return row
-        rl = self.stage(f"{method}-{seed}-grpo", "grpo", {"model_name_or_path": model, **settings["grpo"]})
-        return replace(row, rl=rl, after=evaluated(ModelOf(rl), "rl"))
+        if settings["sft"] is not None:
+            facts["objective"] = settings["sft"].get("objective", "nll")
+            facts["objective_kwargs"] = settings["sft"].get("objective_kwargs") or {}
+        facts["before"] = evaluated(model, "sft")
+        if settings["grpo"] is not None:
+            facts["rl"] = self.stage(method, "grpo", "grpo", {"model_name_or_path": model, **settings["grpo"]})
+            facts["after"] = evaluated(ModelOf(facts["rl"]), "rl")
+        return Row(method, self.seed, role, model, training=training, **facts)
 
 
 def located(text: str, output_dir: Path) -> str:
@@ -246,55 +241,48 @@ def canonical(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options under the names of their fields: a short name that means the same must not stand beside it."""
     names = {
         alias.lstrip("-"): each.name
-        for kind in options_of(step)
+        for kind in subcommand(step)[0]
         for each in fields(kind)
         for alias in each.metadata.get("aliases", ())
     }
     return {names.get(key := str(name).replace("-", "_"), key): value for name, value in options.items()}
 
 
-def check_options(grid: Grid, stages: Iterable[Stage]) -> None:
-    """Build the options of every stage, so that a wrong one is told before anything runs."""
+def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, ...]]:
+    """The options of every stage by its key, so that a wrong one is told before anything runs."""
     from torch import accelerator
 
-    elsewhere = (
-        {"bf16", "fp16", "tf32", "use_cpu"} if grid.compute.gpus_per_stage and not accelerator.is_available() else set()
-    )
+    elsewhere = grid.compute.gpus_per_stage and not accelerator.is_available()
+    of_gpus = {"bf16", "fp16", "tf32", "use_cpu"} if elsewhere else set()
+    parsed = {}
     for stage in stages:
-        options = {name: example(value) for name, value in stage.options.items() if name not in elsewhere}
-        defaults = machine_defaults() if stage.subcommand in ("sft", "grpo") else {}
+        options = {**stage.options_with(lambda reference: reference.example), "output_dir": str(stage.output)}
+        options = {name: value for name, value in options.items() if name not in of_gpus}
+        types, _, defaults = subcommand(stage.subcommand)
         where = f"{stage.name} ({stage.subcommand})"
-        parsed = parse_mapping(
-            options_of(stage.subcommand), {**options, "output_dir": str(stage.output)}, where, **defaults
-        )
+        parsed[stage.key] = parse_mapping(types, options, where, **defaults)
         try:
-            check(stage.subcommand, parsed)
+            check(stage.subcommand, parsed[stage.key])
         except (ValueError, OSError) as error:
             raise ValueError(f"{where}: {error}") from error
+    return parsed
 
 
-def example(value: Any) -> Any:
-    if not is_reference(value):
-        return value
-    return value.example if isinstance(value, Chosen) else EXAMPLE
-
-
-def check(subcommand: str, parsed: tuple[Any, ...]) -> None:
+def check(name: str, parsed: tuple[Any, ...]) -> None:
     """What the subcommand itself would refuse at once: names that nothing has, files that are not there."""
     from ..evaluation.benchmarks import resolve_benchmarks
     from ..evaluation.config import check_options as check_evaluation
     from ..grading.graders import resolve_grader
 
-    data = parsed[0]
-    name = getattr(data, "dataset_name", None)
-    if name is not None and looks_like_file(name) and not Path(name).exists():
-        raise FileNotFoundError(f"There is no data at {name}.")
-    if subcommand == "eval":
+    dataset = getattr(parsed[0], "dataset_name", None)
+    if dataset is not None and looks_like_file(dataset) and not Path(dataset).exists():
+        raise FileNotFoundError(f"There is no data at {dataset}.")
+    if name == "eval":
         check_evaluation(*parsed)
         resolve_benchmarks(parsed[1].benchmarks or [])
-    elif subcommand in ("sft", "grpo") and name is None:
+    if name in ("sft", "grpo") and dataset is None:
         raise ValueError("dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
-    if subcommand == "grpo":
+    if name == "grpo":
         if not parsed[1].reward_funcs:
             raise ValueError("reward_funcs is missing: math, exact, countdown, chain, or module:function.")
         for reward in parsed[1].reward_funcs:

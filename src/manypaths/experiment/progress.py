@@ -19,35 +19,34 @@ NAME = 44  # columns of a stage's name
 @contextlib.contextmanager
 def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, console: Console) -> Iterator[Told]:
     """Gives what `run_stages` tells its events to. Without a terminal there is no bar, only the lines."""
-    columns = (
+    columns = [
         TextColumn("{task.percentage:3.0f}%"),
         BarColumn(20),
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
-    )
-    running: dict[str, Stage] = {}
-    began, done, fresh = time.monotonic(), 0.0, 0.0
+    ]
+    running: list[Stage] = []
+    began, done, fresh, slots = time.monotonic(), 0.0, 0.0, min(slots, len(stages))
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=sum(costs.values()))
 
         def told(event: str, stage: Stage, text: str) -> None:
             nonlocal done, fresh
             if event == "started":
-                running[stage.key] = stage
+                running.append(stage)
             else:
-                running.pop(stage.key, None)
+                running[:] = [each for each in running if each is not stage]
                 done += costs[stage.key]
                 fresh += costs[stage.key] if event == "finished" else 0.0
-            rest = (sum(costs.values()) - done) / min(slots, len(stages))
+            rest = (sum(costs.values()) - done) / slots
             if fresh:  # what was expected is corrected by what was seen
-                rest *= (time.monotonic() - began) * min(slots, len(stages)) / fresh
-            names = ", ".join(stage.name for stage in running.values()) or "done"
+                rest *= (time.monotonic() - began) * slots / fresh
+            names = ", ".join(each.name for each in running) or "done"
             bar.update(task, completed=done, description=f"about {duration(rest)} left: {names}")
-            line = headline_of(stage) if event in ("finished", "kept") else text
+            line = f"{event}: {text}" if text else headline_of(stage) if event in ("finished", "kept") else ""
             if line:
-                mark = {"kept": " (kept)", "failed": "failed: ", "left out": "left out: "}.get(event, "")
-                line = f"{mark}{line}" if event in ("failed", "left out") else f"{line}{mark}"
-                console.print(f"{stage.name:{NAME}} {line}", soft_wrap=True, markup=False, highlight=False)
+                kept = " (kept)" if event == "kept" else ""
+                console.print(f"{stage.name:{NAME}} {line}{kept}", soft_wrap=True, markup=False, highlight=False)
 
         yield told
 

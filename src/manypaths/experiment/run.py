@@ -21,23 +21,16 @@ from .estimate import disk_bytes, duration, estimate
 from .executors import open_executor
 from .grid import Grid, Row, check_options, read_grid
 from .progress import progress
-from .stages import CONFIG, Missing, Stage, run_stages
+from .stages import CONFIG, Chosen, Missing, Stage, run_stages
 
 # Names in a trainer's log -> names of curves.
 CURVES = {
-    name: name
-    for name in (
-        "loss",
-        "ce",
-        "entropy",
-        "mask_rate",
-        "kept_share",
-        "gate_mean",
-        "effective_token_share",
-        "reward",
-        "kl",
-    )
-} | {"frac_reward_zero_std": "zero_variance", "completions/mean_length": "length"}
+    **{
+        name: name
+        for name in ("loss", "ce", "entropy", "mask_rate", "kept_share", "gate_mean", "effective_token_share")
+    },
+    **{"reward": "reward", "kl": "kl", "frac_reward_zero_std": "zero_variance", "completions/mean_length": "length"},
+}
 
 
 @dataclass
@@ -91,18 +84,16 @@ def quickstart_grid(config: QuickstartConfig) -> Grid:
         raise ValueError(f"there is no world {config.world!r}; choose one of {', '.join(WORLDS)}.")
     if config.seeds < 1 or config.rl_steps < 0:
         raise ValueError(f"seeds ({config.seeds}) must be at least 1 and rl_steps ({config.rl_steps}) at least 0.")
-    recipe = read_recipe(str(Path(__file__).parents[1] / "worlds" / f"{config.world}.yaml"))
+    recipe = read_recipe(str(WORLDS[config.world].experiment))
     if config.objectives is not None:
-        packaged = {settings["objective"]: name for name, settings in recipe["methods"].items()}
+        methods = recipe["methods"]
+        labels = {settings["objective"]: label for label, settings in methods.items()}
         names = [name.strip() for name in config.objectives.split(",") if name.strip()]
-        chosen = {recipe["baseline"]: recipe["methods"][recipe["baseline"]]}
-        for name in names:
-            label = packaged.get(name, name)
-            chosen[label] = recipe["methods"].get(label, {"objective": name})
-        recipe["methods"] = chosen
+        chosen = [recipe["baseline"], *(labels.get(name, name) for name in names)]
+        recipe["methods"] = {label: methods.get(label, {"objective": label}) for label in chosen}
     recipe["grpo"] = {**recipe["grpo"], "max_steps": config.rl_steps} if config.rl_steps else None
     recipe["compute"] = {**(recipe.get("compute") or {}), "workers": config.workers}
-    seeds = [config.seed + place for place in range(config.seeds)]
+    seeds = list(range(config.seed, config.seed + config.seeds))
     return read_grid(recipe, "quickstart", world=config.world, seeds=seeds, output_dir=config.output_dir)
 
 
@@ -118,9 +109,8 @@ def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
         rows, stages, left_out = plan(grid)
         for model in {row.model for row in rows if isinstance(row.model, str)}:
             check_model(model)
-        check_options(grid, stages)
+        costs, measured = estimate(stages, check_options(grid, stages))
         expendable = expendable_models(grid, rows, stages)
-        costs, measured = estimate(stages)
         if dry_run:
             show_plan(grid, stages, costs, measured, disk_bytes(stages, expendable), console)
             return None
@@ -135,12 +125,10 @@ def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
     page = write_report(results, root)
     print_report(results, console)
     console.print(f"report: {page}", markup=False)
-    failures = {cause.cause.key: cause for cause in missing.values() if cause.log is not None}
-    if failures:
-        lines = [f"{cause.cause.name} failed: {cause.reason} (log: {cause.log})" for cause in failures.values()]
-        raise ExperimentFailed(
-            "\n".join([*lines, "All that does not build on it is finished; the same command goes on."])
-        )
+    lines = [f"{lost.cause.name} failed: {lost.reason} (log: {lost.log})" for lost in missing.values() if lost.log]
+    if lines:
+        lines = [*dict.fromkeys(lines), "All that does not build on it is finished; the same command goes on."]
+        raise ExperimentFailed("\n".join(lines))
     return results
 
 
@@ -194,18 +182,21 @@ def collect(
     grid: Grid, rows: Sequence[Row], missing: Mapping[str, Missing], left_out: Sequence[Mapping[str, Any]]
 ) -> Results:
     """The results of all finished evaluations under the names of their rows; the others are left out with the reason."""
-    several, lost, temperatures = [], [dict(entry) for entry in left_out], {}
+    several, lost, chosen = [], [dict(entry) for entry in left_out], {}
     for row in rows:
         for stage, evaluation, maker in (("sft", row.before, row.training), ("rl", row.after, row.rl)):
             if evaluation is None:
                 continue
-            if evaluation.key in missing:
-                lost.append(left_out_entry(row, stage, missing[evaluation.key]))
+            if why := missing.get(evaluation.key):
+                log = None if why.log is None else str(why.log.absolute())
+                reason = f"{why.cause.name}: {why.reason}"
+                lost.append({"method": row.method, "stage": stage, "seed": row.seed, "reason": reason, "log": log})
                 continue
             results = given(read_results(evaluation.output), row.method, stage, row.seed, **facts(row, maker))
-            if row.control in MATCHED:
-                results, chosen = at_default(results, grid.eval.get("temperature")), temperature_of(evaluation)
-                temperatures.setdefault(row.control, {}).setdefault(str(row.seed), chosen)
+            if isinstance(evaluation.options.get("temperature"), Chosen):
+                results = at_default(results, grid.eval.get("temperature"))
+                temperature = read_recipe(str(evaluation.folder / CONFIG))["temperature"]
+                chosen.setdefault(row.control, {})[str(row.seed)] = temperature
             several.append(results)
     header = {
         "title": grid.title,
@@ -215,16 +206,9 @@ def collect(
         "seeds": list(grid.seeds),
         "methods": list(dict.fromkeys(row.method for row in rows)),
         "controls": {row.control: row.method for row in rows if row.control},
-        "matched": temperatures,
+        "matched": chosen,
     }
     return replace(join(several), left_out=lost, experiment=header, header=new_header(as_recipe(grid)), folders=())
-
-
-MATCHED = ("no_sft_sharpened", "matched_temperature")
-
-
-def temperature_of(evaluation: Stage) -> float:
-    return read_recipe(str(evaluation.folder / CONFIG))["temperature"]
 
 
 def at_default(results: Results, temperature: float | None) -> Results:
@@ -241,24 +225,12 @@ def at_default(results: Results, temperature: float | None) -> Results:
     )
 
 
-def left_out_entry(row: Row, stage: str, missing: Missing) -> dict[str, Any]:
-    log = None if missing.log is None else str(missing.log.absolute())
-    reason = f"{missing.cause.name}: {missing.reason}"
-    return {"method": row.method, "stage": stage, "seed": row.seed, "reason": reason, "log": log}
-
-
 def facts(row: Row, maker: Stage | None) -> dict[str, Any]:
-    """What a run says beside its evaluation's own words."""
-    record = None if maker is None else maker.record
-    return {
-        "role": row.role,
-        "control": row.control,
-        "objective": row.objective,
-        "objective_kwargs": row.objective_kwargs,
-        "notes": row.notes,
-        "seconds": None if record is None else record["seconds"],
-        "training": {} if maker is None else curves(maker.output),
-    }
+    """What a run says beside its evaluation's own words; `maker` made its model."""
+    said = {name: getattr(row, name) for name in ("role", "control", "objective", "objective_kwargs", "notes")}
+    if maker is None:
+        return {**said, "seconds": None, "training": {}}
+    return {**said, "seconds": maker.record["seconds"], "training": curves(maker.output)}
 
 
 def curves(output: Path) -> dict[str, Any]:
@@ -272,8 +244,5 @@ def curves(output: Path) -> dict[str, Any]:
     names = {name: curve for name, curve in CURVES.items() if any(name in row for row in history)}
     logged = {curve: [row.get(name, math.nan) for row in history] for name, curve in names.items()}
     calibration = Calibration.load(output)
-    return {
-        "step": [row["step"] for row in history],
-        **logged,
-        **({"calibration": str(calibration)} if calibration else {}),
-    }
+    words = {"calibration": str(calibration)} if calibration else {}
+    return {"step": [row["step"] for row in history], **logged, **words}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -43,6 +43,7 @@ class ModelOf:
 
     stage: "Stage"
     share: float | None = None
+    example: ClassVar[str] = "a-model"
 
     @property
     def stages(self) -> tuple["Stage", ...]:
@@ -57,11 +58,11 @@ class ModelOf:
     def value(self) -> str:
         if self.share is None:
             return str(self.stage.output)
-        state = json.loads((self.stage.output / "trainer_state.json").read_text())
         steps = {int(path.name.rpartition("-")[2]): path for path in self.stage.output.glob("checkpoint-*")}
         if not steps:
             raise NotPossible(f"{self.stage.name} saved no checkpoint: set save_strategy and save_steps under `sft`")
-        return str(steps[min(steps, key=lambda step: abs(step - self.share * state["global_step"]))])
+        wanted = self.share * json.loads((self.stage.output / "trainer_state.json").read_text())["global_step"]
+        return str(steps[min(steps, key=lambda step: abs(step - wanted))])
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ class Chosen:
         return self.function([stage.output for stage in self.stages], **self.settings)
 
 
+Reference = ModelOf | Chosen
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One subcommand with its options, to run in `root`/NAME-KEY.
@@ -99,14 +103,21 @@ class Stage:
 
     @property
     def parents(self) -> list["Stage"]:
-        references = (value for value in self.options.values() if isinstance(value, (ModelOf, Chosen)))
-        return [stage for reference in references for stage in reference.stages]
+        return [stage for value in self.options.values() if isinstance(value, Reference) for stage in value.stages]
+
+    def options_with(self, of: Callable[[Reference], Any]) -> dict[str, Any]:
+        """The options with `of(reference)` where other stages make the value."""
+        return {name: of(value) if isinstance(value, Reference) else value for name, value in self.options.items()}
 
     @cached_property
     def key(self) -> str:
-        options = {name: identity(name, value) for name, value in self.options.items() if is_important(name)}
+        important = {
+            name: identity(name, value)
+            for name, value in self.options.items()
+            if name not in UNIMPORTANT and not name.startswith(UNIMPORTANT_PREFIXES)
+        }
         versions = {name: version(name) for name in LIBRARIES}
-        return fingerprint([self.subcommand, options, dict(self.launch), versions])[:12]
+        return fingerprint([self.subcommand, important, dict(self.launch), versions])[:12]
 
     @cached_property
     def folder(self) -> Path:
@@ -128,25 +139,19 @@ class Stage:
         return json.loads(path.read_text()) if path.is_file() else None
 
     @property
-    def command(self) -> str:
-        launch = "".join(f" --{name} {value}" for name, value in self.launch.items())
-        return f"manypaths {self.subcommand} --config {self.folder / CONFIG}{launch}"
-
-    @property
     def by_hand(self) -> str:
         """The command with all options; a value that is chosen from other stages is described."""
-        options = {name: value.described() if is_reference(value) else value for name, value in self.options.items()}
-        tokens = [
-            f"--{name} {as_tokens(value)}" for name, value in ({**options, **self.launch}).items() if value is not None
-        ]
+        options = {**self.options_with(lambda reference: reference.described()), **self.launch}
+        tokens = [f"--{name} {as_tokens(value)}" for name, value in options.items() if value is not None]
         return " ".join(["manypaths", self.subcommand, *tokens, f"--output_dir {shlex.quote(str(self.output))}"])
 
     def write_config(self) -> None:
         """The options as they are now that everything before is finished. Raises NotPossible."""
-        options = {name: value.value() if is_reference(value) else value for name, value in self.options.items()}
+        options = {**self.options_with(lambda reference: reference.value()), "output_dir": str(self.output)}
+        launch = "".join(f" --{name} {value}" for name, value in self.launch.items())
+        text = f"# manypaths {self.subcommand} --config {self.folder / CONFIG}{launch}\n"
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump({**options, "output_dir": str(self.output)}, sort_keys=False, allow_unicode=True)
-        write_whole(self.folder / CONFIG, f"# {self.command}\n{text}")
+        write_whole(self.folder / CONFIG, text + yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
 
     @property
     def task(self) -> dict[str, Any]:
@@ -156,28 +161,15 @@ class Stage:
 
 def as_tokens(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " ".join(as_tokens(inner) for inner in value)
-    text = (
-        json.dumps(value)
-        if isinstance(value, Mapping)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
-    return shlex.quote(text)
-
-
-def is_reference(value: Any) -> bool:
-    return isinstance(value, (ModelOf, Chosen))
-
-
-def is_important(name: str) -> bool:
-    return name not in UNIMPORTANT and not name.startswith(UNIMPORTANT_PREFIXES)
+        return " ".join(map(as_tokens, value))
+    if isinstance(value, (bool, Mapping)):
+        return shlex.quote(json.dumps(value))
+    return shlex.quote(str(value))
 
 
 def identity(name: str, value: Any) -> Any:
     """What makes an option's value the same: the content of files, the source of functions, the key of a stage."""
-    if is_reference(value):
+    if isinstance(value, Reference):
         return value.identity()
     if isinstance(value, (list, tuple)):
         return [identity(name, inner) for inner in value]
@@ -195,9 +187,11 @@ def benchmark_identity(path: Path) -> list[Any]:
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return []
     benchmark = read_recipe(str(path))
-    beside = path.parent / str(benchmark.get("source"))
     grader = str(benchmark.get("grader"))
-    return [content_fingerprint(beside), source(grader, "grader") if FUNCTION.fullmatch(grader) else None]
+    return [
+        content_fingerprint(path.parent / str(benchmark.get("source"))),
+        source(grader, "grader") if FUNCTION.fullmatch(grader) else None,
+    ]
 
 
 def source(function: str, role: str) -> str:
@@ -205,16 +199,14 @@ def source(function: str, role: str) -> str:
     return fingerprint(inspect.getsource(inspect.getmodule(import_function(function, role))))
 
 
-class Executor(Protocol):
-    """Where stages run: `submit` gives a future of run_stage's answer, and takes `slots` of them at a time."""
+class Executor(NamedTuple):
+    """Where stages run: `submit` takes a stage's task and gives a future of run_stage's answer, `slots` at a time."""
 
+    submit: Callable[[Mapping[str, Any]], Future]
     slots: int
 
-    def submit(self, task: Mapping[str, Any]) -> Future: ...
 
-
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """Why a stage has no result. cause: the stage that is to blame; log: only of one that failed."""
 
     cause: Stage
@@ -238,89 +230,84 @@ def run_stages(
 
     Returns: {key: why it has no result}, empty when all is finished.
     """
-    children: dict[str, list[Stage]] = {stage.key: [] for stage in stages}
-    for stage in stages:
-        for parent in stage.parents:
-            children[parent.key].append(stage)
-    finished = kept(stages, children)
-    missing: dict[str, Missing] = {}
+    finished, missing = kept(stages), {}
     for stage in stages:
         if stage.key in finished:
             told("kept", stage, "")
-    waiting = [stage for stage in stages if stage.key not in finished]
-    urgency = chain_costs(stages, children, costs)
+    urgency = chain_costs(stages, costs)  # never less than that of the stages after it, so parents stay first
+    waiting = sorted((stage for stage in stages if stage.key not in finished), key=lambda stage: -urgency[stage.key])
     running: dict[Future, Stage] = {}
-
-    def lose(stage: Stage, event: str, cause: Missing) -> None:
-        missing[stage.key] = cause
-        told(event, stage, cause.reason)
-
-    def begin(stage: Stage) -> None:
-        try:
-            stage.write_config()
-        except NotPossible as error:
-            lose(stage, "left out", Missing(stage, str(error), None))
-        else:
-            running[executor.submit(stage.task)] = stage
-            told("started", stage, "")
-
-    def end(stage: Stage, answer: Mapping[str, Any]) -> None:
-        if "error" in answer:
-            lose(stage, "failed", Missing(stage, answer["error"], stage.log))
-            return
-        finished.add(stage.key)
-        told("finished", stage, "")
-        for done in [*stage.parents, stage]:
-            if done.key in expendable and all(child.key in finished for child in children[done.key]):
-                remove_model(done)
-
     while waiting or running:
-        for stage in [stage for stage in waiting if any(parent.key in missing for parent in stage.parents)]:
+        for stage in list(waiting):
+            lost = next((missing[parent.key] for parent in stage.parents if parent.key in missing), None)
+            ready = all(parent.key in finished for parent in stage.parents)
+            if lost is None and not (ready and len(running) < executor.slots):
+                continue
             waiting.remove(stage)
-            lose(stage, "left out", next(missing[parent.key] for parent in stage.parents if parent.key in missing))
-        ready = [stage for stage in waiting if all(parent.key in finished for parent in stage.parents)]
-        for stage in sorted(ready, key=lambda stage: -urgency[stage.key])[: executor.slots - len(running)]:
-            waiting.remove(stage)
-            begin(stage)
-        if running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                end(running.pop(future), answer_of(future))
+            if lost is None:
+                try:
+                    stage.write_config()
+                except NotPossible as error:
+                    lost = Missing(stage, str(error), None)
+            if lost is None:
+                running[executor.submit(stage.task)] = stage
+                told("started", stage, "")
+            else:
+                missing[stage.key] = lost
+                told("left out", stage, lost.reason)
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            stage = running.pop(future)
+            error = error_of(future)
+            if error is not None:
+                missing[stage.key] = Missing(stage, error, stage.log)
+                told("failed", stage, error)
+                continue
+            finished.add(stage.key)
+            told("finished", stage, "")
+            for done in [*stage.parents, stage]:
+                needed = any(done in child.parents and child.key not in finished for child in stages)
+                if done.key in expendable and not needed:
+                    remove_model(done)
     return missing
 
 
-def answer_of(future: Future) -> Mapping[str, Any]:
+def error_of(future: Future) -> str | None:
     try:
-        return future.result()
+        return future.result().get("error")
     except Exception as error:  # the stage's process or node is gone, or the executor gave up on it
-        return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
+        return one_line(error)
 
 
-def kept(stages: Sequence[Stage], children: Mapping[str, Sequence[Stage]]) -> set[str]:
+def one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def kept(stages: Sequence[Stage]) -> set[str]:
     """Keys of finished stages. One whose model was removed counts only while nothing has to be built on it."""
     finished: set[str] = set()
+    needed: set[str] = set()
     for stage in reversed(stages):
         record = stage.record
-        needed = any(child.key not in finished for child in children[stage.key])
-        if record is not None and not (record.get("model") == "removed" and needed):
+        if record is None or (record.get("model") == "removed" and stage.key in needed):
+            needed |= {parent.key for parent in stage.parents}
+        else:
             finished.add(stage.key)
     return finished
 
 
-def chain_costs(
-    stages: Sequence[Stage], children: Mapping[str, Sequence[Stage]], costs: Mapping[str, float]
-) -> dict[str, float]:
+def chain_costs(stages: Sequence[Stage], costs: Mapping[str, float]) -> dict[str, float]:
     """Expected seconds of the longest chain of stages that starts with each stage, by key."""
-    chains: dict[str, float] = {}
+    chains = dict(costs)
     for stage in reversed(stages):
-        chains[stage.key] = costs[stage.key] + max((chains[child.key] for child in children[stage.key]), default=0.0)
+        for parent in stage.parents:
+            chains[parent.key] = max(chains[parent.key], costs[parent.key] + chains[stage.key])
     return chains
 
 
 def remove_model(stage: Stage) -> None:
     """Delete the weights that a finished stage saved; its curves, log and config stay."""
-    found = [path for pattern in MODELS for path in stage.output.glob(pattern)]
-    if found:
+    paths = [path for pattern in MODELS for path in stage.output.glob(pattern)]
+    if paths:
         write_whole(stage.folder / STAGE_FILE, json.dumps({**stage.record, "model": "removed"}) + "\n")
-    for path in found:
+    for path in paths:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

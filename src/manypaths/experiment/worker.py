@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from ..config import parse, read_recipe
 from ..functions import import_function
 from ..run_folder import write_whole
-from .stages import CONFIG, FUNCTION, LOG, OUTPUT, STAGE_FILE
+from .stages import CONFIG, FUNCTION, LOG, OUTPUT, STAGE_FILE, one_line
 
 IN_OWN_PROCESS: list[subprocess.Popen] = []  # what has to end with this process
 GRACE_SECONDS = 10
@@ -31,7 +31,7 @@ GRACE_SECONDS = 10
 
 def run_stage(task: Mapping[str, Any]) -> dict[str, Any]:
     """Run one stage to its end: its stage.json is there then. Returns {}, or {"error": what was wrong}."""
-    folder = Path(task["folder"])
+    folder, subcommand = Path(task["folder"]), task["subcommand"]
     if not folder.is_dir():
         return {"error": f"{folder} is not on this machine: output_dir must lie on storage that all nodes share"}
     with printing_to(folder / LOG):
@@ -39,24 +39,22 @@ def run_stage(task: Mapping[str, Any]) -> dict[str, Any]:
         print(f"== {task['name']} {now()} pid {os.getpid()}", flush=True)
         try:
             options = read_recipe(str(folder / CONFIG))
-            resumed = make_ready(folder / OUTPUT, task["subcommand"], options)
+            resumed = make_ready(folder / OUTPUT, subcommand, options)
             argv = ["--config", str(folder / CONFIG), *(["--resume_from_checkpoint", "true"] if resumed else [])]
-            if task["launch"] or options.get("backend") == "vllm" or options.get("use_vllm"):
+            if FUNCTION.fullmatch(subcommand):
+                import_function(subcommand, "stage")(**options)
+            elif task["launch"] or options.get("backend") == "vllm" or options.get("use_vllm"):
                 run_in_own_process(task, argv)
             else:
-                run_here(task["subcommand"], argv, options)
+                run_here(subcommand, argv)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             traceback.print_exc()
-            return {"error": " ".join(f"{type(error).__name__}: {error}".split())}
-        record = {
-            "name": task["name"],
-            "subcommand": task["subcommand"],
-            "seconds": round(time.perf_counter() - started, 3),
-            "resumed": resumed,
-            "finished": now(),
-        }
+            return {"error": one_line(error)}
+        seconds = round(time.perf_counter() - started, 3)
+        names = {"name": task["name"], "subcommand": subcommand}
+        record = {**names, "seconds": seconds, "resumed": resumed, "finished": now()}
         write_whole(folder / STAGE_FILE, json.dumps(record) + "\n")
     return {}
 
@@ -81,66 +79,58 @@ def make_ready(output: Path, subcommand: str, options: Mapping[str, Any]) -> boo
     return False
 
 
-def run_here(subcommand: str, argv: Sequence[str], given: Mapping[str, Any]) -> None:
+def run_here(name: str, argv: Sequence[str]) -> None:
     """What the subcommand does, in this process."""
-    if FUNCTION.fullmatch(subcommand):
-        import_function(subcommand, "stage")(**given)
-        return
     from accelerate.state import AcceleratorState, GradientState
 
-    from ..models.loading import free_memory, machine_defaults
+    from ..models.loading import free_memory
 
     AcceleratorState._reset_state(reset_partial_state=True)  # the stage before may have had another precision
     GradientState._reset_state()
-    defaults = machine_defaults() if subcommand in ("sft", "grpo") else {}
-    options = parse(options_of(subcommand), argv, f"manypaths {subcommand}", **defaults)
-    result = function_of(subcommand)(*options)
+    types, function, defaults = subcommand(name)
+    result = function(*parse(types, argv, f"manypaths {name}", **defaults))
     if hasattr(result, "end"):  # a trainer, from transformers 5.18 on
         result.end()
     del result
     free_memory()
 
 
-def options_of(subcommand: str) -> tuple[type, ...]:
-    """The dataclasses of a subcommand's options."""
-    if subcommand == "eval":
+def subcommand(name: str) -> tuple[Sequence[type], Callable[..., Any], dict[str, Any]]:
+    """The dataclasses of a subcommand's options, what it calls with them, and defaults that depend on the machine."""
+    if name == "eval":
         from ..evaluation.config import EVAL_OPTIONS
-
-        return EVAL_OPTIONS
-    if subcommand == "average":
-        from ..models.averaging import AverageConfig
-
-        return (AverageConfig,)
-    from ..training.run import GRPO_OPTIONS, SFT_OPTIONS
-
-    return SFT_OPTIONS if subcommand == "sft" else GRPO_OPTIONS
-
-
-def function_of(subcommand: str) -> Callable[..., Any]:
-    """What the subcommand calls with these."""
-    if subcommand == "eval":
         from ..evaluation.pipeline import evaluate
 
-        return evaluate
-    if subcommand == "average":
-        from ..models.averaging import average
+        return EVAL_OPTIONS, evaluate, {}
+    if name == "average":
+        from ..models.averaging import AverageConfig, average
 
-        return average
-    from ..training.run import grpo, sft
+        return (AverageConfig,), average, {}
+    from ..models.loading import machine_defaults
+    from ..training.run import GRPO_OPTIONS, SFT_OPTIONS, grpo, sft
 
-    return sft if subcommand == "sft" else grpo
+    return (SFT_OPTIONS, sft, machine_defaults()) if name == "sft" else (GRPO_OPTIONS, grpo, machine_defaults())
 
 
 def run_in_own_process(task: Mapping[str, Any], argv: Sequence[str]) -> None:
-    """The subcommand as one gives it by hand: for several processes, and for engines that keep a GPU's memory."""
-    launch = [token for name, value in task["launch"].items() for token in (f"--{name}", str(value))]
+    """The subcommand as one gives it by hand: for several processes, and for engines that keep a GPU's memory.
+
+    Raises ValueError with the mistake of the user that it tells, ChildProcessError where it ends otherwise.
+    """
+    log, name = Path(task["folder"], LOG), f"manypaths {task['subcommand']}"
+    before = log.stat().st_size
+    launch = [token for option, value in task["launch"].items() for token in (f"--{option}", str(value))]
     command = [sys.executable, "-m", "manypaths", task["subcommand"], *argv, *launch]
     process = subprocess.Popen(command, start_new_session=True)
     IN_OWN_PROCESS.append(process)
     code = process.wait()
     IN_OWN_PROCESS.remove(process)
     if code:
-        raise ChildProcessError(f"manypaths {task['subcommand']} ended with exit code {code}; its log says why")
+        lines = log.read_bytes()[before:].decode(errors="replace").splitlines()
+        mistakes = [line.removeprefix(f"{name}: ") for line in lines if line.startswith(f"{name}: ")]
+        if mistakes:
+            raise ValueError(mistakes[-1])
+        raise ChildProcessError(f"{name} ended with exit code {code}; its log says why")
 
 
 @contextlib.contextmanager
@@ -148,8 +138,8 @@ def printing_to(path: Path) -> Iterator[None]:
     """All that this process and those it starts print goes to the end of a file."""
     sys.stdout.flush(), sys.stderr.flush()
     before = os.dup(1), os.dup(2)
-    file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-    os.dup2(file, 1), os.dup2(file, 2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
@@ -157,7 +147,6 @@ def printing_to(path: Path) -> Iterator[None]:
         for place, saved in zip((1, 2), before, strict=True):
             os.dup2(saved, place)
             os.close(saved)
-        os.close(file)
 
 
 def main() -> None:
