@@ -110,7 +110,6 @@ def test_greedy_and_unknown_logprobs_are_none(engines, tokenizer):
     assert read(tokenizer, [20, 21], "length", [-1.0, -2.0], Sampling()).logprob == -3
     assert read(tokenizer, [20, 21], "length", [-1.0, math.nan], Sampling()).logprob is None
     assert read(tokenizer, [20, 21], "length", [-1.0, None], Sampling()).logprob is None
-    assert read(tokenizer, [20, 21], "length", [-1.0], Sampling()).logprob is None
     assert read(tokenizer, [20], "abort", None, Sampling()) == Sample(tokenizer.decode([20]), [20], "abort", 1, None)
 
 

@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ..data.formats import check_tokenizer_fits
 from ..generation.prompts import encode_prompts, is_conversation
-from ..generation.samples import Backend, Sample, SampleKey, check_context, requests_for, with_progress
+from ..generation.samples import Backend, Sample, SampleKey, check_context, requests_for
 from ..generation.transformers_backend import transformers_backend
 from ..models.loading import load_config, load_tokenizer
 from ..run_folder import RunFolder, fingerprint
@@ -92,7 +94,8 @@ def generate(plan: Plan, log: SampleLog, folder: RunFolder, open_backend: Callab
             for place, sample in backend.draw(requests_for(ids, task.sampling), there):
                 yield group[place], sample
 
-    for number, (key, sample) in enumerate(with_progress(draws(), total=total, done=done)):
+    bar = tqdm(draws(), total=total, initial=done, desc="sampling", unit="sample", smoothing=0.05)
+    for number, (key, sample) in enumerate(bar):
         if number == 0:
             folder.record()
             write_problems(plan.tasks, folder.path)

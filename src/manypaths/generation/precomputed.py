@@ -11,6 +11,7 @@ from .samples import Sample, SampleKey
 
 ONE_TEXT = ("text", "response", "output", "completion")
 SEVERAL_TEXTS = ("texts", "responses", "outputs", "completions", "samples")
+DETAILS = {"token_ids": (list,), "stop": (str,), "num_tokens": (int,), "logprob": (int, float)}
 KINDS = {(str,): "text", (int,): "a whole number", (str, int): "text or a whole number", (list,): "a list"}
 
 
@@ -51,11 +52,12 @@ def samples_of_rows(rows: Mapping[int, Mapping[str, Any]], path: Path) -> dict[S
         else:
             start = numbers[group]
             numbers[group] += len(texts)
+        details = [column(row, detail, types, where) for detail, types in DETAILS.items()]
         for index, text in enumerate(texts, start=start):
             key = SampleKey(*group, index)
             if key in samples:
                 raise ValueError(f"{where}: {key} is there twice, first in line {lines[key]}.")
-            samples[key] = Sample(text, **details(row, where)) if name in ONE_TEXT else Sample(text, None, None)
+            samples[key] = Sample(text, *details) if name in ONE_TEXT else Sample(text, None, None)
             lines[key] = number
     return samples
 
@@ -86,15 +88,6 @@ def texts_of(row: Mapping[str, Any], where: str) -> tuple[str, list[str]]:
     return name, texts
 
 
-def details(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    return {
-        "token_ids": column(row, "token_ids", (list,), where),
-        "stop": column(row, "stop", (str,), where),
-        "num_tokens": column(row, "num_tokens", (int,), where),
-        "logprob": column(row, "logprob", (int, float), where),
-    }
-
-
 def column(row: Mapping[str, Any], name: str, types: tuple[type, ...], where: str) -> Any:
     """A column's value, None where it is missing or null."""
     value = row.get(name)
@@ -112,17 +105,19 @@ def column(row: Mapping[str, Any], name: str, types: tuple[type, ...], where: st
 
 def check_same_numbers(samples: Mapping[SampleKey, Sample], path: str | Path) -> None:
     """ValueError unless every problem of a task and temperature has the same samples, 0 to n - 1."""
-    counts = Counter((key.task, key.temperature, key.id) for key in samples)
-    most: dict[tuple[Any, ...], tuple[int, str]] = {}
-    for (task, temperature, name), count in counts.items():
-        most[task, temperature] = max(most.get((task, temperature), (0, "")), (count, name), key=lambda pair: pair[0])
-    for (task, temperature, name), count in counts.items():
-        largest, other = most[task, temperature]
-        if count < largest:
-            raise ValueError(
-                f"{path}: problem {name} has {count} samples and problem {other} has {largest}; every problem of a "
-                "benchmark needs the same number."
-            )
-        missing = [index for index in range(count) if SampleKey(task, name, temperature, index) not in samples]
-        if missing:
-            raise ValueError(f"{path}: problem {name} has {count} samples but none with index {missing[0]}.")
+    groups: dict[tuple[Any, ...], dict[str, set[int]]] = {}
+    for key in samples:
+        groups.setdefault((key.task, key.temperature), {}).setdefault(key.id, set()).add(key.index)
+    for problems in groups.values():
+        other = max(problems, key=lambda name: len(problems[name]))
+        for name, indices in problems.items():
+            if len(indices) < len(problems[other]):
+                raise ValueError(
+                    f"{path}: problem {name} has {len(indices)} samples and problem {other} has {len(problems[other])}; "
+                    "every problem of a benchmark needs the same number."
+                )
+            missing = set(range(len(indices))) - indices
+            if missing:
+                raise ValueError(
+                    f"{path}: problem {name} has {len(indices)} samples but none with index {min(missing)}."
+                )

@@ -1,9 +1,9 @@
-"""Prompts as token ids: text, conversations through the chat template, or ids as they are."""
+"""Prompts as token ids: text, or conversations through the chat template."""
 
 from collections.abc import Sequence
 from typing import Any
 
-Prompt = str | list[dict[str, Any]] | list[int]
+Prompt = str | list[dict[str, Any]]
 
 
 def encode_prompts(
@@ -11,31 +11,20 @@ def encode_prompts(
 ) -> list[list[int]]:
     """Token ids of every prompt; conversations get the tokenizer's chat template with the answer opened.
 
-    Raises ValueError for no prompts, an empty prompt, or conversations without a chat template.
+    Raises ValueError for an empty prompt.
     """
-    if not prompts:
-        raise ValueError("There is no prompt to sample from.")
-    ids = [encode_prompt(tokenizer, prompt, chat_template_kwargs or {}) for prompt in prompts]
+    ids = [
+        tokenizer.apply_chat_template(
+            prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **(chat_template_kwargs or {})
+        )["input_ids"]
+        if is_conversation(prompt)
+        else tokenizer(prompt)["input_ids"]
+        for prompt in prompts
+    ]
     for number, row in enumerate(ids, start=1):
         if not row:
             raise ValueError(f"Prompt {number} is empty after tokenisation; give it at least one token.")
     return ids
-
-
-def encode_prompt(tokenizer: Any, prompt: Prompt, chat_template_kwargs: dict[str, Any]) -> list[int]:
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    if not is_conversation(prompt):
-        return list(prompt)
-    if tokenizer.chat_template is None:
-        raise ValueError(
-            "The prompts are conversations but the tokenizer has no chat template; train with "
-            "--chat_template_path, or use plain text prompts."
-        )
-    encoded = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **chat_template_kwargs
-    )
-    return encoded["input_ids"]
 
 
 def is_conversation(prompt: Any) -> bool:

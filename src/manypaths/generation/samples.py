@@ -4,11 +4,9 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-
-Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True)
@@ -139,35 +137,22 @@ def request_seed(request: Request) -> int:
     return int.from_bytes(stream_key(request)[:8], "little") >> 1
 
 
-def check_context(model_config: Any, requests: Sequence[Request], names: Sequence[str] | None = None) -> None:
+def check_context(model_config: Any, requests: Sequence[Request], names: Sequence[str]) -> None:
     """ValueError when the longest prompt and its new tokens do not fit into the model's positions.
 
     model_config: a Hugging Face configuration; one without max_position_embeddings has no limit.
-    names: what to call each request in the message, the problem's id for instance.
+    names: what to call each request in the message.
     """
-    text_config = model_config.get_text_config()
-    limit = getattr(text_config, "max_position_embeddings", None)
-    if limit is None:
-        return
+    limit = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     sizes = [len(request.prompt_ids) + request.sampling.max_new_tokens for request in requests]
-    too_long = sum(size > limit for size in sizes)
-    if too_long:
-        position = max(range(len(sizes)), key=sizes.__getitem__)
-        length, new = len(requests[position].prompt_ids), requests[position].sampling.max_new_tokens
-        name = f"of request {position + 1}" if names is None else names[position]
-        cure = f"set --max_new_tokens to {limit - length} or less, or" if length < limit else "shorten or"
-        others = f" ({too_long} prompts are too long)" if too_long > 1 else ""
-        raise ValueError(
-            f"Prompt {name} has {length} tokens; with {new} new ones that is more than the {limit} positions "
-            f"of the model{others}: {cure} leave the prompt out."
-        )
-
-
-def with_progress(draws: Iterable[Drawn], *, total: int, done: int = 0, show: bool = True) -> Iterator[Drawn]:
-    """The same draws, with a bar over samples on stderr that starts at `done` and estimates the time left."""
-    if not show:
-        yield from draws
+    if limit is None or max(sizes) <= limit:
         return
-    from tqdm import tqdm
-
-    yield from tqdm(draws, total=total, initial=done, desc="sampling", unit="sample", smoothing=0.05)
+    position = sizes.index(max(sizes))
+    length, new = len(requests[position].prompt_ids), requests[position].sampling.max_new_tokens
+    cure = f"set --max_new_tokens to {limit - length} or less, or" if length < limit else "shorten or"
+    too_long = sum(size > limit for size in sizes)
+    others = f" ({too_long} prompts are too long)" if too_long > 1 else ""
+    raise ValueError(
+        f"Prompt {names[position]} has {length} tokens; with {new} new ones that is more than the {limit} positions "
+        f"of the model{others}: {cure} leave the prompt out."
+    )

@@ -8,20 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
 from ..models.loading import evaluating
 from .prompts import Prompt, encode_prompts
-from .samples import (
-    Backend,
-    Request,
-    Sample,
-    Sampling,
-    cut_batches,
-    requests_for,
-    uniforms,
-    with_progress,
-)
+from .samples import Backend, Request, Sample, Sampling, cut_batches, requests_for, uniforms
 
 ROOM = 1 << 30  # bytes
 LOGIT_BYTES = 40  # per logit while a token is drawn: a few copies in float64
@@ -35,18 +27,13 @@ def sample(
     *,
     batch_size: int | None = None,
     chat_template_kwargs: dict[str, Any] | None = None,
-    show_progress: bool = False,
 ) -> list[list[Sample]]:
     """`sampling.num_samples` continuations of every prompt, in the order of the prompts.
 
-    Prompts are text, conversations (the tokenizer's chat template is applied, the answer opened) or token
-    ids. See `transformers_backend` for how they are drawn.
-
-    Raises ValueError for no prompts, an empty prompt, or conversations without a chat template.
+    Prompts are text or conversations. See `transformers_backend` for how their continuations are drawn.
     """
     requests = requests_for(encode_prompts(tokenizer, prompts, chat_template_kwargs), sampling)
-    draws = transformers_backend(model, tokenizer, batch_size).draw(requests, ())
-    drawn = dict(with_progress(draws, total=len(requests), show=show_progress))
+    drawn = dict(transformers_backend(model, tokenizer, batch_size).draw(requests, ()))
     number = sampling.num_samples
     return [[drawn[start + index] for index in range(number)] for start in range(0, len(requests), number)]
 
@@ -69,13 +56,10 @@ def transformers_backend(model: Any, tokenizer: Any, batch_size: int | None = No
 
     def draw(requests: Sequence[Request], done: Collection[int]) -> Iterator[tuple[int, Sample]]:
         for batch in cut_batches(requests, batch_size or suitable_batch_size(model, requests)):
-            missing = {position for position in batch if position not in done}
-            if not missing:
+            if all(position in done for position in batch):
                 continue
             samples = draw_batch(model, tokenizer, [requests[position] for position in batch], ends)
-            for position, one in zip(batch, samples, strict=True):
-                if position in missing:
-                    yield position, one
+            yield from (pair for pair in zip(batch, samples, strict=True) if pair[0] not in done)
 
     return Backend(f"transformers {transformers.__version__}", draw)
 
@@ -187,13 +171,9 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
 
 def left_padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and attention mask, both [rows, longest row]."""
-    longest = max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_token_id)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, longest - len(row) :] = torch.tensor(row)
-        mask[place, longest - len(row) :] = 1
-    return ids, mask
+    ids = [torch.tensor(row) for row in rows]
+    mask = pad_sequence(list(map(torch.ones_like, ids)), batch_first=True, padding_side="left")
+    return pad_sequence(ids, batch_first=True, padding_value=pad_token_id, padding_side="left"), mask
 
 
 def read_sample(tokenizer: Any, tokens: list[int], ends: Sequence[int], logprob: float | None) -> Sample:

@@ -29,14 +29,8 @@ def vllm_backend(
     allow, and rounding differs between batches, so that equality to the last bit is not promised, nor are these
     the samples of the transformers backend.
 
-    Args:
-        model: a folder or hub id.
-        tokenizer: the model's; it turns token ids into text.
-        server_base_url: of a running `vllm serve`; the other options are then the server's own affair.
-        tensor_parallel_size: GPUs that share the model.
-        gpu_memory_utilization: share of each GPU's memory, in (0, 1].
-        max_model_length: most tokens of prompt and answer together; None for what the model allows.
-        dtype: of the weights, as vLLM takes it.
+    server_base_url: of a running `vllm serve`; the options below it are then the server's own affair.
+    max_model_length: most tokens of prompt and answer together; None for what the model allows.
 
     Raises ImportError where vLLM is missing or of a version outside `VERSIONS`; for a server see `server_backend`.
     """
@@ -122,8 +116,8 @@ def as_sample(
     tokenizer: Any, ids: list[int], finish: str, logprobs: Sequence[float | None] | None, sampling: Sampling
 ) -> Sample:
     """A sample from what vLLM says of it; "stop" can only be an end token, as no stop strings are given."""
-    known = sampling.temperature > 0 and logprobs is not None and len(logprobs) == len(ids)
-    known = known and all(value is not None and math.isfinite(value) for value in logprobs)
+    known = (
+        sampling.temperature > 0 and logprobs and all(value is not None and math.isfinite(value) for value in logprobs)
+    )
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    stop = "eos" if finish == "stop" else finish
-    return Sample(text, ids, stop, len(ids), math.fsum(logprobs) if known else None)
+    return Sample(text, ids, "eos" if finish == "stop" else finish, len(ids), math.fsum(logprobs) if known else None)

@@ -66,34 +66,16 @@ class Server:
 
     base_url: str
 
-    def get(self, path: str) -> dict[str, Any]:
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One try. Raises ConnectionError or urllib.error.HTTPError."""
-        return self._send(path, None)
-
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Several tries. Raises ConnectionError in the end, ValueError for a request that the server refuses."""
-        for wait in (*WAITS, None):
-            try:
-                return self._send(path, json.dumps(body).encode())
-            except urllib.error.HTTPError as error:
-                problem = f"{self.base_url}{path} answers {error.code}: {error.read().decode(errors='replace')[:500]}"
-                if error.code not in TRY_AGAIN:
-                    raise ValueError(problem) from error
-                if wait is None:
-                    raise ConnectionError(f"{problem} (after {len(WAITS) + 1} tries)") from error
-            except ConnectionError:
-                if wait is None:
-                    raise
-            time.sleep(wait)
-        raise AssertionError("the last try returns or raises")
-
-    def _send(self, path: str, body: bytes | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
         if os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {os.environ[KEY]}"
-        request = urllib.request.Request(self.base_url + path, body, headers)
+        data = None if body is None else json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(self.base_url + path, data, headers), timeout=TIMEOUT
+            ) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError:
             raise
@@ -103,11 +85,27 @@ class Server:
                 "address; samples drawn so far are kept."
             ) from error
 
+    def ask_again(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Several tries. Raises ConnectionError in the end, ValueError for a request that the server refuses."""
+        for wait in (*WAITS, None):
+            try:
+                return self.ask(path, body)
+            except urllib.error.HTTPError as error:
+                problem = f"{self.base_url}{path} answers {error.code}: {error.read().decode(errors='replace')[:500]}"
+                if error.code not in TRY_AGAIN:
+                    raise ValueError(problem) from error
+                failure = ConnectionError(f"{problem} (after {len(WAITS) + 1} tries)")
+            except ConnectionError as error:
+                failure = error
+            if wait is not None:
+                time.sleep(wait)
+        raise failure
+
 
 def served_name(server: Server, model: str) -> str:
     """The name under which the server knows the model. ValueError where it serves others only."""
     try:
-        served = server.get("/v1/models")["data"]
+        served = server.ask("/v1/models")["data"]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise ValueError(f"{server.base_url} wants a key: set the environment variable {KEY}.") from error
@@ -122,7 +120,7 @@ def served_name(server: Server, model: str) -> str:
 
 def server_version(server: Server) -> str:
     try:
-        return server.get("/version")["version"]
+        return server.ask("/version")["version"]
     except (urllib.error.HTTPError, KeyError):
         return "of unknown version"
 
@@ -130,7 +128,7 @@ def server_version(server: Server) -> str:
 def completion(server: Server, name: str, prompt_ids: list[int], parameters: dict[str, Any]) -> dict[str, Any]:
     """The one choice that /v1/completions gives for these token ids."""
     body = {"model": name, "prompt": prompt_ids, "return_token_ids": True, **parameters}
-    (choice,) = server.post("/v1/completions", body)["choices"]
+    (choice,) = server.ask_again("/v1/completions", body)["choices"]
     if choice.get("token_ids") is None:
         raise ValueError(f"{server.base_url} gives no token ids back; it must be a vLLM server, version 0.22 or later.")
     return choice
