@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import parse_mapping, read_recipe
+from ..config import parse_mapping
 from ..data.sources import looks_like_file
 from ..functions import did_you_mean
 from ..run_folder import PATHS
@@ -51,7 +51,7 @@ class Grid:
 class Row:
     """One method and seed: its evaluation before RL and, where there is RL, after it.
 
-    training: the stage that made its model, None for a model that was there. settings: of its sft and eval.
+    training: the stage that made its model, None for a model that was there.
     """
 
     method: str
@@ -68,16 +68,11 @@ class Row:
     notes: str = ""
 
 
-def read_grid(recipe: Mapping[str, Any] | str | Path, where: str = "the experiment", **overrides: Any) -> Grid:
-    """The experiment in a YAML file, or in a mapping of the same form that is called `where` in errors.
-
-    Overrides that are None do not count.
+def read_grid(given: Mapping[str, Any], where: str = "the experiment") -> Grid:
+    """The experiment in the mapping of a YAML file, which is called `where` in errors.
 
     Raises ValueError for unknown sections, methods or controls (near names are offered) and for values that cannot be.
     """
-    if not isinstance(recipe, Mapping):
-        recipe, where = read_recipe(str(recipe)), str(recipe)
-    given = {**recipe, **{name: value for name, value in overrides.items() if value is not None}}
     check_names(given, [each.name for each in fields(Grid)], where)
     for name in ("model_name_or_path", "methods", "eval"):
         if not given.get(name):
@@ -136,10 +131,10 @@ def controls_of(given: Mapping[str, Any], where: str) -> dict[str, dict[str, Any
         check_names(settings, defaults, f"{where}, control {name}")
         controls[name] = None if value is False else {**defaults, **settings}
     for name, setting in (("stopped_early", "fraction"), ("weight_averaging", "weight")):
-        number = (controls[name] or {}).get(setting, 0.5)
+        number = (controls[name] or CONTROLS[name])[setting]
         if not isinstance(number, (int, float)) or not 0 < number < 1:
             raise ValueError(f"{where}: {setting} of {name} must lie between 0 and 1, got {number!r}.")
-    if (controls["stopped_early"] or {}).get("from", "schedule") not in ("schedule", "checkpoint"):
+    if (controls["stopped_early"] or CONTROLS["stopped_early"])["from"] not in ("schedule", "checkpoint"):
         raise ValueError(f"{where}: `from` of stopped_early is schedule or checkpoint.")
     return controls
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..evaluation.table import RESULTS, read_results
+from ..evaluation.table import read_results
 from .controls import headlines
 from .estimate import duration
 from .stages import Stage, Told
@@ -26,23 +26,24 @@ def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, co
         TextColumn("{task.description}"),
     ]
     running: list[Stage] = []
-    began, done, fresh, slots = time.monotonic(), 0.0, 0.0, min(slots, len(stages))
+    began, expected, done = time.monotonic(), sum(costs.values()), 0.0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=sum(costs.values()))
+        task = bar.add_task("starting", total=expected)
 
         def told(event: str, stage: Stage, text: str) -> None:
-            nonlocal done, fresh
+            nonlocal expected, done
             if event == "started":
                 running.append(stage)
+            elif event == "kept":
+                expected -= costs[stage.key]
             else:
                 running[:] = [each for each in running if each is not stage]
                 done += costs[stage.key]
-                fresh += costs[stage.key] if event == "finished" else 0.0
-            rest = (sum(costs.values()) - done) / slots
-            if fresh:  # what was expected is corrected by what was seen
-                rest *= (time.monotonic() - began) * slots / fresh
+            # What was expected is corrected by what was seen.
+            pace = (time.monotonic() - began) / done if done else 1 / min(slots, len(stages))
             names = ", ".join(each.name for each in running) or "done"
-            bar.update(task, completed=done, description=f"about {duration(rest)} left: {names}")
+            left = f"about {duration(pace * (expected - done))} left: {names}"
+            bar.update(task, total=expected, completed=done, description=left)
             line = f"{event}: {text}" if text else headline_of(stage) if event in ("finished", "kept") else ""
             if line:
                 kept = " (kept)" if event == "kept" else ""
@@ -53,7 +54,7 @@ def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, co
 
 def headline_of(stage: Stage) -> str:
     """The main scores of a finished evaluation; nothing for other stages."""
-    if stage.subcommand != "eval" or not (stage.output / RESULTS).is_file() or "temperatures" in stage.options:
+    if stage.subcommand != "eval" or "temperatures" in stage.options:
         return ""
     scores = read_results(stage.output).scores
     values = {metric: headlines(scores, metric)["value"] for metric in SHOWN}

@@ -15,7 +15,7 @@ from ..config import helped, read_recipe
 from ..evaluation.table import Results, given, join, new_header, read_results, write_results
 from ..models.loading import check_model
 from ..run_folder import RunFolder, write_whole
-from ..worlds import WORLDS
+from ..worlds import WORLDS, write_world
 from .controls import plan
 from .estimate import disk_bytes, duration, estimate
 from .executors import open_executor
@@ -23,14 +23,8 @@ from .grid import Grid, Row, check_options, read_grid
 from .progress import progress
 from .stages import CONFIG, Chosen, Missing, Stage, run_stages
 
-# Names in a trainer's log -> names of curves.
-CURVES = {
-    **{
-        name: name
-        for name in ("loss", "ce", "entropy", "mask_rate", "kept_share", "gate_mean", "effective_token_share")
-    },
-    **{"reward": "reward", "kl": "kl", "frac_reward_zero_std": "zero_variance", "completions/mean_length": "length"},
-}
+LOGGED = ("loss", "ce", "entropy", "mask_rate", "kept_share", "gate_mean", "effective_token_share", "reward", "kl")
+RENAMED = {"frac_reward_zero_std": "zero_variance", "completions/mean_length": "length"}
 
 
 @dataclass
@@ -70,7 +64,9 @@ def experiment(config: ExperimentConfig) -> Results | None:
     recipe = read_recipe(config.experiment)
     if config.workers is not None:
         recipe["compute"] = {**(recipe.get("compute") or {}), "workers": config.workers}
-    return run_experiment(read_grid(recipe, config.experiment, output_dir=config.output_dir), config.dry_run)
+    if config.output_dir is not None:
+        recipe["output_dir"] = config.output_dir
+    return run_experiment(read_grid(recipe, config.experiment), config.dry_run)
 
 
 def quickstart(config: QuickstartConfig) -> Results | None:
@@ -91,10 +87,14 @@ def quickstart_grid(config: QuickstartConfig) -> Grid:
         names = [name.strip() for name in config.objectives.split(",") if name.strip()]
         chosen = [recipe["baseline"], *(labels.get(name, name) for name in names)]
         recipe["methods"] = {label: methods.get(label, {"objective": label}) for label in chosen}
-    recipe["grpo"] = {**recipe["grpo"], "max_steps": config.rl_steps} if config.rl_steps else None
-    recipe["compute"] = {**(recipe.get("compute") or {}), "workers": config.workers}
-    seeds = list(range(config.seed, config.seed + config.seeds))
-    return read_grid(recipe, "quickstart", world=config.world, seeds=seeds, output_dir=config.output_dir)
+    recipe |= {
+        "grpo": {**recipe["grpo"], "max_steps": config.rl_steps} if config.rl_steps else None,
+        "compute": {**recipe["compute"], "workers": config.workers},
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "world": config.world,
+        "output_dir": config.output_dir,
+    }
+    return read_grid(recipe, "quickstart")
 
 
 def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
@@ -104,8 +104,12 @@ def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
     anything is run; ExperimentFailed after the report where stages failed.
     """
     root, console = Path(grid.output_dir), Console(highlight=False)
-    with RunFolder(root, "experiment", settings_of_folder(grid)) as folder:
-        write_worlds(grid)
+    # Methods, seeds and settings of a folder may change: stages are known by their content.
+    settings = {"model_name_or_path": grid.model_name_or_path, "baseline": grid.baseline, "world": grid.world}
+    with RunFolder(root, "experiment", settings) as folder:
+        if grid.world is not None:
+            for seed in grid.seeds:
+                write_world(grid.world, root / "world" / str(seed), seed)
         rows, stages, left_out = plan(grid)
         for model in {row.model for row in rows if isinstance(row.model, str)}:
             check_model(model)
@@ -132,26 +136,12 @@ def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
     return results
 
 
-def settings_of_folder(grid: Grid) -> dict[str, Any]:
-    """What one folder is about. Methods, seeds and settings may change: stages are known by their content."""
-    return {"model_name_or_path": grid.model_name_or_path, "baseline": grid.baseline, "world": grid.world}
-
-
 def as_recipe(grid: Grid) -> dict[str, Any]:
     """The experiment as YAML that gives it again, with all defaults written out."""
     recipe = {name: value for name, value in vars(grid).items() if value is not None}
     controls = {name: False if settings is None else settings or True for name, settings in grid.controls.items()}
     compute = {name: value for name, value in vars(grid.compute).items() if value is not None}
     return {**recipe, "seeds": list(grid.seeds), "controls": controls, "compute": compute}
-
-
-def write_worlds(grid: Grid) -> None:
-    """The files of the built-in world for each seed, in output_dir/world/SEED."""
-    if grid.world is not None:
-        from ..worlds.files import write_world
-
-        for seed in grid.seeds:
-            write_world(grid.world, Path(grid.output_dir) / "world" / str(seed), seed)
 
 
 def expendable_models(grid: Grid, rows: Sequence[Row], stages: Sequence[Stage]) -> frozenset[str]:
@@ -241,8 +231,11 @@ def curves(output: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     history = [row for row in json.loads(path.read_text())["log_history"] if "loss" in row]
-    names = {name: curve for name, curve in CURVES.items() if any(name in row for row in history)}
-    logged = {curve: [row.get(name, math.nan) for row in history] for name, curve in names.items()}
+    logged = {
+        RENAMED.get(name, name): [row.get(name, math.nan) for row in history]
+        for name in (*LOGGED, *RENAMED)
+        if any(name in row for row in history)
+    }
     calibration = Calibration.load(output)
     words = {"calibration": str(calibration)} if calibration else {}
     return {"step": [row["step"] for row in history], **logged, **words}

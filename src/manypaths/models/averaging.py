@@ -22,8 +22,7 @@ from .loading import check_model
 ADAPTER = "adapter_config.json"
 COPIED = (".json", ".jinja", ".model", ".txt")
 NOT_COPIED = ("manypaths_run.json", "trainer_state.json", "results.json", "calibration.json")
-SCALED = ("lora_B", "lora_embedding_B")  # the factor of an adapter's product that is scaled
-UNCHANGED = ("lora_A", "lora_embedding_A")
+SCALED, KEPT = ("lora_B", "lora_embedding_B"), ("lora_A", "lora_embedding_A")  # factors of an adapter's product
 
 
 @dataclass
@@ -76,37 +75,34 @@ Combine = Callable[[str, Tensor], Tensor]
 
 def averaged_with(base: Path, tuned: Path, files: list[Path], weight: float) -> Combine:
     """What the average makes of a tensor of the tuned model."""
-    places = {name: file for file in weight_files(base) for name in tensors(file)}
-    shapes = {name: entry["shape"] for file in files for name, entry in tensors(file).items()}
-    tied = json.loads((tuned / "config.json").read_text()).get("tie_word_embeddings", False)
-    embedding = next((name for name in places if name.endswith("embed_tokens.weight")), None)
-    if tied and embedding is not None:
-        places.setdefault("lm_head.weight", places[embedding])
-    missing = sorted(set(shapes) - set(places)) or sorted(
-        set(places) - set(shapes) - ({"lm_head.weight"} if tied else set())
-    )
-    if missing:
+    places = {name: (file, name) for file in weight_files(base) for name in header(file)[1]}
+    names = {name for file in files for name in header(file)[1]}
+    different = names ^ places.keys()
+    if json.loads((tuned / "config.json").read_text()).get("tie_word_embeddings", False):
+        embedding = next((name for name in places if name.endswith("embed_tokens.weight")), None)
+        if embedding is not None:
+            places.setdefault("lm_head.weight", places[embedding])
+        different -= {"lm_head.weight"} & places.keys()
+    if different:
         raise ValueError(
-            f"{base} and {tuned} are different architectures: only one has {missing[0]} ({len(missing)} tensors differ). "
-            "Average a model with what it was fine-tuned from."
+            f"{base} and {tuned} are different architectures: only one has {min(different)} ({len(different)} tensors "
+            "differ). Average a model with what it was fine-tuned from."
         )
 
     def combine(name: str, value: Tensor) -> Tensor:
-        with safe_open(places[name], "pt") as file:
-            stored = name if name in file.keys() else embedding  # noqa: SIM118
+        place, stored = places[name]
+        with safe_open(place, "pt") as file:
             other = file.get_tensor(stored)
         if other.shape != value.shape:
             raise ValueError(
                 f"{name} is {list(other.shape)} in {base} and {list(value.shape)} in {tuned}: different architectures, or a "
                 "vocabulary that was resized. Average a model with what it was fine-tuned from."
             )
-        if not value.is_floating_point():
-            if not torch.equal(other, value):
-                raise ValueError(
-                    f"{name} holds {value.dtype} values that differ; quantised weights cannot be averaged."
-                )
-            return value
-        return ((1.0 - weight) * other.double() + weight * value.double()).to(value.dtype)
+        if value.is_floating_point():
+            return ((1.0 - weight) * other.double() + weight * value.double()).to(value.dtype)
+        if not torch.equal(other, value):
+            raise ValueError(f"{name} holds {value.dtype} values that differ; quantised weights cannot be averaged.")
+        return value
 
     return combine
 
@@ -120,7 +116,7 @@ def scaled_adapter(adapter: Path, base: str | Path, weight: float) -> Combine:
     def combine(name: str, value: Tensor) -> Tensor:
         if any(part in name for part in SCALED):
             return (weight * value.double()).to(value.dtype)
-        if any(part in name for part in UNCHANGED):
+        if any(part in name for part in KEPT):
             return value
         raise ValueError(
             f"{adapter} has {name}, which is not a factor of a low-rank product. Merge the adapter into its base "
@@ -147,17 +143,12 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def tensors(path: Path) -> dict[str, dict[str, Any]]:
-    """{name: {"dtype", "shape", "data_offsets"}} of a safetensors file."""
-    return {name: entry for name, entry in header(path)[1].items() if name != "__metadata__"}
-
-
 def header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The beginning of a safetensors file: 8 bytes of length and JSON, as they stand there and read."""
+    """The beginning of a safetensors file as it stands there, and {name: {"dtype", "shape", "data_offsets"}} in it."""
     with path.open("rb") as file:
         length = file.read(8)
         text = file.read(int.from_bytes(length, "little"))
-    return length + text, json.loads(text)
+    return length + text, {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
 
 
 def rewrite(source: Path, target: Path, combine: Combine) -> None:
@@ -166,8 +157,7 @@ def rewrite(source: Path, target: Path, combine: Combine) -> None:
     beside = target.with_name(target.name + ".part")
     with safe_open(source, "pt") as file, beside.open("wb") as output:
         output.write(start)
-        names = [name for name in entries if name != "__metadata__"]
-        for name in sorted(names, key=lambda name: entries[name]["data_offsets"]):
+        for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
             value = combine(name, file.get_tensor(name)).contiguous().reshape(-1)
             output.write(value.view(torch.uint8).numpy().data)
     beside.replace(target)
