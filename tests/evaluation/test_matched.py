@@ -36,9 +36,7 @@ def straight():
 def test_a_model_that_is_only_flatter_is_not_more_diverse(straight):
     """The same curve, shifted in temperature: large differences at one temperature, none at matched accuracy."""
     flatter = curve([0.4, 0.6, 0.8, 1.0], [0.7, 0.6, 0.5, 0.4], [10, 20, 30, 40])
-    result = matched_difference(flatter, straight)
-    assert result.difference.value == pytest.approx(0, abs=1e-9)
-    assert np.subtract(result.temperatures_b, result.temperatures_a) == pytest.approx([0.2] * len(result.values))
+    assert matched_difference(flatter, straight).difference.value == pytest.approx(0, abs=1e-9)
 
 
 def test_the_difference_at_matched_accuracy_by_hand():
@@ -46,18 +44,15 @@ def test_the_difference_at_matched_accuracy_by_hand():
     a = curve([0.5, 1.0], [0.65, 0.45], [5 + 60 - 50 * 0.65, 5 + 60 - 50 * 0.45])
     b = curve(TEMPERATURES, [0.7, 0.6, 0.5, 0.4], [25, 30, 35, 40])
     result = matched_difference(a, b)
-    assert result.difference.value == pytest.approx(5) and result.differences == pytest.approx([5] * 9)
+    assert result.difference.value == pytest.approx(5)
     assert (result.difference.n, result.difference.over) == (40, "problems")
-    assert min(result.values) > 0.45 and max(result.values) < 0.65
-    assert result.temperatures_b[0] > result.temperatures_b[-1]  # higher accuracy, lower temperature
     assert matched_difference(b, a).difference.value == pytest.approx(-5)
 
 
 def test_the_highest_temperature_of_several_counts():
     """Accuracy rises, then falls through 0.5 again: the second passage counts, where diversity is higher."""
     bent, other = curve([0.2, 0.6, 1.0], [0.4, 0.6, 0.4], [0, 10, 20]), curve([0.2, 1.0], [0.51, 0.49], [0, 0])
-    result = matched_difference(bent, other)
-    assert result.differences == pytest.approx([10 + 10 * (0.6 - value) / 0.2 for value in result.values])
+    assert matched_difference(bent, other).difference.value == pytest.approx(10 + 10 * (0.6 - 0.5) / 0.2)
     flat = curve([0.2, 1.0], [0.5, 0.5], [3, 7])
     assert matched_difference(flat, other).difference.value == pytest.approx(7)
 
@@ -89,7 +84,7 @@ def test_what_cannot_be_compared_has_a_reason(straight):
     single = matched_difference(curve([0.6], [0.9], [1]), straight)
     assert single.difference is None and "at least two temperatures" in single.reason
     alone = matched_difference(*[curve([0.6, 1.0], [0.5, 0.4], [1, 2], problems=1)] * 2)
-    assert alone.difference.low is None and "single problem" in alone.reason and len(alone.values) == 9
+    assert alone.difference.low is None and "single problem" in alone.reason
 
 
 def test_ranges_that_hardly_overlap_get_no_limits():

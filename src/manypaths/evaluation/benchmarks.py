@@ -10,7 +10,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
@@ -21,7 +21,6 @@ from ..grading.graders import resolve_grader
 
 INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
-LOCAL_ENDINGS = (".jsonl", ".json", ".parquet")
 CHOICES = {"gold": ("plain", "boxed", "hashes"), "answers": ("final", "text"), "prompt_format": ("chat", "text")}
 MAIN = "main"  # the group of benchmarks that models are compared by
 
@@ -159,7 +158,8 @@ def read_benchmark(path: Path) -> Benchmark:
         if key not in kinds:
             raise ValueError(f"{path}: unknown key {key!r}. {did_you_mean(str(key), kinds)}Keys: {', '.join(kinds)}.")
         if not fits(value, kinds[key]):
-            raise ValueError(f"{path}: {key} must be {kind_name(kinds[key])}, found {value!r}.")
+            wanted = {int: "a whole number", float: "a number"}.get(kinds[key], "text")
+            raise ValueError(f"{path}: {key} must be {wanted}, found {value!r}.")
         if key in CHOICES and value is not None and value not in CHOICES[key]:
             raise ValueError(f"{path}: {key} is {value!r}; choose one of {', '.join(CHOICES[key])}.")
     for key in ("name", "source"):
@@ -192,8 +192,7 @@ def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the grader {grader} needs answer, the name of the column with the right answers.")
     if grader in (None, "math"):
         return {}
-    own = {"prompt": "{problem}", "answers": "text"}
-    return own if grader == "exact" else {**own, "answer": None}
+    return {"prompt": "{problem}", "answers": "text"} | ({} if grader == "exact" else {"answer": None})
 
 
 def check_template(prompt: str) -> None:
@@ -207,14 +206,9 @@ def check_template(prompt: str) -> None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    kinds = get_args(kind) or (kind,)
-    if float in kinds:
+    if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def kind_name(kind: Any) -> str:
-    return {int: "a whole number", float: "a number"}.get(kind, "text")
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def prompt_text(benchmark: Benchmark, problem: Problem) -> str:
@@ -239,24 +233,20 @@ def open_ended(path: str) -> Benchmark:
 
 
 def load_problems(benchmark: Benchmark, data_dir: str | None = None) -> list[Problem]:
-    """The problems of a benchmark in their order, known errata applied.
+    """The problems of a benchmark in their order, known errata applied. An empty gold stays empty: it cannot be graded.
 
     Rows without an id, and those of the eight from the hub, get `<name>-<0-based row>`. A gold may be text, a number,
-    or a list with one or more answers. An empty gold stays empty: it cannot be graded, and the caller leaves such
-    problems out.
+    or a list with one or more answers.
 
     Raises FileNotFoundError or ValueError, with file and line or row, for a missing file, a dataset that cannot
     be loaded, a row without problem or answer, or a duplicate id.
     """
-    local = None if data_dir is None else local_file(benchmark, Path(data_dir))
-    if local is not None:
-        benchmark = replace(
-            benchmark,
-            source=str(local),
-            split="train",
-            problem="problem",
-            answer=None if benchmark.answer is None else "answer",
-        )
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"--data_dir {data_dir} is not a folder.")
+    if data_dir is not None and not Path(benchmark.source).is_file():
+        answer = None if benchmark.answer is None else "answer"
+        source = str(local_file(benchmark.name, Path(data_dir)))
+        benchmark = replace(benchmark, source=source, split="train", problem="problem", answer=answer)
     problems: dict[str, Problem] = {}
     for index, (place, row) in enumerate(placed_rows(benchmark)):
         problem = read_problem(benchmark, row, place, index)
@@ -266,19 +256,12 @@ def load_problems(benchmark: Benchmark, data_dir: str | None = None) -> list[Pro
     return list(problems.values())
 
 
-def local_file(benchmark: Benchmark, folder: Path) -> Path | None:
-    """The benchmark's file in the folder; None for a benchmark whose own source is a file."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"--data_dir {folder} is not a folder.")
-    if Path(benchmark.source).is_file():
-        return None
-    for ending in LOCAL_ENDINGS:
-        path = folder / f"{benchmark.name}{ending}"
+def local_file(name: str, folder: Path) -> Path:
+    for ending in (".jsonl", ".json", ".parquet"):
+        path = folder / f"{name}{ending}"
         if path.is_file():
             return path
-    raise FileNotFoundError(
-        f"{folder} has no {benchmark.name}.jsonl; it needs one object with id, problem and answer a line."
-    )
+    raise FileNotFoundError(f"{folder} has no {name}.jsonl; it needs one object with id, problem and answer a line.")
 
 
 def placed_rows(benchmark: Benchmark) -> list[tuple[str, Mapping[str, Any]]]:
@@ -338,11 +321,6 @@ def gold_text(value: Any) -> str | None:
     return str(value).strip()
 
 
-def after_hashes(text: str) -> str:
-    """GSM8K's answer: what follows the last "####"; all of it when there is none."""
-    return text.rpartition("####")[2].strip()
-
-
 def boxed(text: str) -> str:
     from ..grading import extract
 
@@ -350,7 +328,11 @@ def boxed(text: str) -> str:
     return text if answer is None else answer
 
 
-GOLD_READERS: dict[str, Callable[[str], str]] = {"plain": str.strip, "boxed": boxed, "hashes": after_hashes}
+GOLD_READERS: dict[str, Callable[[str], str]] = {
+    "plain": str.strip,
+    "boxed": boxed,
+    "hashes": lambda text: text.rpartition("####")[2].strip(),  # all of it when there is none
+}
 
 
 def corrected(benchmark: str, problem: Problem) -> Problem:

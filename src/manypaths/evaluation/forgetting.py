@@ -7,9 +7,8 @@ common drops out, and a small loss can be told from noise with far fewer items t
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -86,7 +85,6 @@ def forgetting(
     limit: int | None = None,
     apply_chat_template: bool = False,
     batch_size: int | str = 8,
-    device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
     seed: int = 1234,
     folder: str | Path | None = None,
@@ -102,7 +100,7 @@ def forgetting(
     metrics: {task: "METRIC,FILTER"}; the rest have SUITE's, or the first of acc_norm, acc and exact_match.
     limit: use the first `limit` items of each task (of each subtask of a group).
     apply_chat_template: wrap prompts in the tuned model's chat template, for both models.
-    batch_size: number, or "auto". device: default is the accelerator, else the CPU.
+    batch_size: number, or "auto".
     seed: picks the shots where a task draws them, and seeds the random generators of torch, numpy and Python.
     folder: keeps each finished (model, task), to be used again by a later call with the same settings, so that a
       killed run goes on where it was. Loaded models have no name to keep results under and are always run.
@@ -112,36 +110,50 @@ def forgetting(
     template, and models that were not given the same items and prompts.
     """
     installed = harness_version()
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; give the number of items per task, at least 1, or leave it out.")
     names = task_names(tasks)
+    metrics = metrics or {}
     check_named(shots if isinstance(shots, Mapping) else {}, names, "shots")
     template = shared_template(tuned) if apply_chat_template else None
     manager, loaded = load_tasks(names, task_dir)
-    check_named(
-        metrics or {}, [*names, *(task.task_name for name in names for task in leaves(loaded[name]))], "metrics"
-    )
+    check_named(metrics, [*names, *(task.task_name for name in names for task in leaves(loaded[name]))], "metrics")
     shots_of = {name: shots_for(name, shots) for name in names}
     for name in names:
         check_shots(name, loaded[name], shots_of[name])
-        check_metrics(name, loaded[name], metrics or {})
-    run = {"limit": limit, "apply_chat_template": apply_chat_template, "seed": seed}
-    runs = {name: partial(measure, manager=manager, tasks=loaded[name], shots=shots_of[name], **run) for name in names}
-    place = {"chat_template": template, "batch_size": batch_size, "device": device, "dtype": dtype}
+        check_metrics(name, loaded[name], metrics)
+    how = {"limit": limit, "apply_chat_template": apply_chat_template, "seed": seed}
     files = None if task_dir is None else content_fingerprint(task_dir)
-    settings = {**run, "template": template, "dtype": str(dtype), "lm_eval": installed, "files": files}
-    records = []
-    for source in (base, tuned):
-        keys = {name: {"task": name, "shots": shots_of[name], **settings} for name in names}
-        records.append(evaluate_model(source, runs, place, kept_paths(source, keys, folder)))
-    facts = {"limit": limit, "chat_template": apply_chat_template, "seed": seed}
-    facts |= {"base": model_name(base), "tuned": model_name(tuned)}
-    parts = [part for name in names for part in compared(name, records[0][name], records[1][name], metrics or {})]
+    settings = {**how, "template": template, "dtype": str(dtype), "lm_eval": installed, "files": files}
+
+    def records_of(source: Model) -> dict[str, dict[str, Any]]:
+        """{task: what `measure` returns}, read where it is kept; the weights are loaded when some task is not."""
+        weights = None if folder is None or isinstance(source, tuple) else content_fingerprint(source)
+        records, lm = {}, None
+        for name in names:
+            key = fingerprint([weights, {"task": name, "shots": shots_of[name], **settings}])[:16]
+            path = None if weights is None else Path(folder) / f"{re.sub('[^A-Za-z0-9_.-]', '_', name)}-{key}.json"
+            if path is not None and path.exists():
+                records[name] = json.loads(path.read_text(encoding="utf-8"))
+                continue
+            lm = lm or harness_model(source, chat_template=template, batch_size=batch_size, dtype=dtype)
+            records[name] = measure(lm, manager=manager, tasks=loaded[name], shots=shots_of[name], **how)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, json.dumps(records[name]) + "\n")
+        del lm
+        free_memory()
+        return records
+
+    before, after = records_of(base), records_of(tuned)
+    parts = [part for name in names for part in compared(name, before[name], after[name], metrics)]
     losses = [part.change.mapped(lambda value: 0.0 - value) for part in parts]
     unit = "share" if all(part.unit == "share" for part in parts) else "score"
-    tax = score_row(ALL, "alignment_tax", mean_of_estimates(losses), unit, "")
+    facts = {"limit": limit, "chat_template": apply_chat_template, "seed": seed}
+    facts |= {"base": model_name(base), "tuned": model_name(tuned)}
     return Forgetting(
-        [row for part in parts for row in part.scores] + [tax],
+        [
+            *(row for part in parts for row in part.scores),
+            score_row(ALL, "alignment_tax", mean_of_estimates(losses), unit, ""),
+        ],
         [row for part in parts for row in part.items],
         [{**part.facts, **facts} for part in parts],
     )
@@ -173,8 +185,6 @@ def shots_for(name: str, shots: int | Mapping[str, int] | None) -> int | None:
 
 def check_shots(name: str, objects: Sequence[Any], shots: int | None) -> None:
     """lm-eval leaves a task that is fixed at 0 shots at 0, whatever is asked; we refuse instead."""
-    if shots is not None and shots < 0:
-        raise ValueError(f"shots of {name} is {shots}; give 0 or more.")
     fixed = [task.task_name for task in leaves(objects) if task.get_config("num_fewshot") == 0]
     if shots and fixed:
         raise ValueError(f"{fixed[0]} is fixed at 0 shots by its YAML, not {shots}: give shots by task, 0 for {name}.")
@@ -199,40 +209,6 @@ def shared_template(tuned: Model) -> Any:
     if template is None:
         raise ValueError(f"The tokenizer of {model_name(tuned)} has no chat template; leave apply_chat_template out.")
     return template
-
-
-def kept_paths(source: Model, keys: Mapping[str, Any], folder: str | Path | None) -> dict[str, Path]:
-    """{task: file of its results}; empty when nothing can be kept."""
-    if folder is None or isinstance(source, tuple):
-        return {}
-    weights = content_fingerprint(source)
-    return {
-        name: Path(folder) / f"{re.sub('[^A-Za-z0-9_.-]', '_', name)}-{fingerprint([weights, key])[:16]}.json"
-        for name, key in keys.items()
-    }
-
-
-def evaluate_model(
-    source: Model,
-    runs: Mapping[str, Callable[[Any], dict[str, Any]]],
-    place: Mapping[str, Any],
-    paths: Mapping[str, Path],
-) -> dict[str, dict[str, Any]]:
-    """{task: what `measure` returns}, read where it is kept; the weights are loaded when some task is not."""
-    records, lm = {}, None
-    for name, run in runs.items():
-        path = paths.get(name)
-        if path is not None and path.exists():
-            records[name] = json.loads(path.read_text(encoding="utf-8"))
-            continue
-        lm = harness_model(source, **place) if lm is None else lm
-        records[name] = run(lm)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(records[name]) + "\n")
-    del lm
-    free_memory()
-    return records
 
 
 class Part(NamedTuple):

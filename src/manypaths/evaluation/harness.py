@@ -6,7 +6,7 @@ lm-eval is the optional extra `forgetting`; it is imported when it is used, and 
 import copy
 import difflib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ Model = str | Path | tuple[Any, Any]  # hub id or folder, or a loaded (model, to
 def harness_version() -> str:
     """The installed version of lm-eval. ImportError when it is missing or outside the supported range."""
     try:
-        import lm_eval  # noqa: F401
-    except ImportError as error:
+        installed = version("lm_eval")
+    except PackageNotFoundError as error:
         raise ImportError("Forgetting needs lm-eval: pip install 'manypaths[forgetting]'.") from error
-    installed = version("lm_eval")
     if installed not in SUPPORTED:
         raise ImportError(
             f"lm-eval {installed} is installed, but versions {SUPPORTED} are supported: pip install 'manypaths[forgetting]'."
@@ -71,10 +70,9 @@ def task_manager(names: Sequence[str], task_dir: str | Path | None) -> Any:
     local = TaskManager(include_path=str(task_dir), include_defaults=False)
 
     def is_complete(name: Any) -> bool:
-        entry = local.task_index.get(name) if isinstance(name, str) else None
-        if entry is None:
+        if not isinstance(name, str) or name not in local.task_index:
             return False
-        return name not in local.all_groups or all(is_complete(child) for child in entry.cfg["task"])
+        return name not in local.all_groups or all(map(is_complete, local.task_index[name].cfg["task"]))
 
     return local if all(is_complete(name) for name in names) else TaskManager(include_path=str(task_dir))
 
@@ -123,10 +121,9 @@ def harness_model(
     *,
     chat_template: Any = None,
     batch_size: int | str = 8,
-    device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
 ) -> Any:
-    """The model as lm-eval takes it. `device` and `dtype` are for hub ids and folders; a loaded model stays as it is.
+    """The model as lm-eval takes it; a loaded one stays as it is.
 
     chat_template: set on the tokenizer when given, in place of its own.
     """
@@ -138,7 +135,7 @@ def harness_model(
     if isinstance(source, tuple):
         model = source[0]
     else:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device or default_device())
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(default_device())
     return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
@@ -185,11 +182,7 @@ def measure(
     return {
         "entries": entries,
         "tasks": {
-            name: {
-                "shots": results["n-shot"][name],
-                "version": results["versions"][name],
-                **items_of(lm, samples),
-            }
+            name: {"shots": results["n-shot"][name], "version": results["versions"][name], **items_of(lm, samples)}
             for name, samples in results["samples"].items()
         },
     }

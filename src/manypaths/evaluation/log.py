@@ -4,6 +4,7 @@ samples.jsonl has one sample per line and is only ever added to, so that a kille
 problems.jsonl and grades.jsonl are written whole. All three lie in a folder that a `RunFolder` holds.
 """
 
+import mmap
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -86,16 +87,9 @@ def write_all(file: int, line: bytes) -> None:
 
 def cut_torn_line(file: int) -> None:
     """Drop what follows the last line feed."""
-    size = os.fstat(file).st_size
-    end, block = size, 1 << 16
-    while end > 0:
-        start = max(0, end - block)
-        feed = os.pread(file, end - start, start).rfind(b"\n")
-        if feed >= 0:
-            end = start + feed + 1
-            break
-        end = start
-    if end < size:
+    if os.fstat(file).st_size:
+        with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
+            end = content.rfind(b"\n") + 1
         os.ftruncate(file, end)
 
 

@@ -10,7 +10,7 @@ models alike: the question is how diverse a model can be before its accuracy (or
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,17 +38,11 @@ class Curve:
 class Matched:
     """Model a minus model b in the metric `compare`, where both have the same `match`.
 
-    `values` are the evenly spaced values of `match` at which they were compared; `temperatures_a`, `temperatures_b` and
-    `differences` belong to them one by one. `difference` is their mean over the problems of all tasks. Where nothing can
-    be compared the lists are empty, `difference` is None and `reason` says why; one without limits has a reason, too.
+    Where nothing can be compared `difference` is None and `reason` says why; one without limits has a reason, too.
     """
 
     match: str
     compare: str
-    values: list[float] = field(default_factory=list)
-    temperatures_a: list[float] = field(default_factory=list)
-    temperatures_b: list[float] = field(default_factory=list)
-    differences: list[float] = field(default_factory=list)
     difference: Estimate | None = None
     reason: str | None = None
 
@@ -68,7 +62,6 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
     if problems != problems_of(b, match, compare):
         raise ValueError("Both models need the same tasks with the same problems: evaluate them on the same files.")
     tables = [aligned(curve.scores[metric], problems) for curve in (a, b) for metric in (match, compare)]
-    temperatures = [np.asarray(curve.temperatures, dtype=np.float64) for curve in (a, b)]
     sizes = {task: len(items) for task, items in problems.items()}
 
     means = mean_curves(tables, {task: np.ones((1, size)) for task, size in sizes.items()})
@@ -76,16 +69,15 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
         return Matched(
             match, compare, reason=f"{match} or {compare} is undefined for every problem at some temperature"
         )
-    values, (at_a, compared_a), (at_b, compared_b), shared = at_equal(means, temperatures)
+    difference, shared = difference_at_equal(means)
     if not shared[0]:
         ranges = " against ".join(f"{mean.min():.3g} to {mean.max():.3g}" for mean in (means[0], means[2]))
         return Matched(match, compare, reason=f"the models have no {match} in common ({ranges})")
-    lists = [row[0].tolist() for row in (values, at_a, at_b, compared_a - compared_b)]
-    value, total = float(np.mean(lists[-1])), sum(sizes.values())
+    value, total = difference.item(), sum(sizes.values())
 
     random = np.random.default_rng(0)
     drawn = {task: random.multinomial(size, np.full(size, 1.0 / size), RESAMPLES) for task, size in sizes.items()}
-    _, (_, compared_a), (_, compared_b), shared = at_equal(mean_curves(tables, drawn), temperatures)
+    resampled, shared = difference_at_equal(mean_curves(tables, drawn))
     misses = 1.0 - float(shared.mean())
     reason = None
     if min(sizes.values()) < 2:
@@ -95,9 +87,9 @@ def matched_difference(a: Curve, b: Curve, *, match: str, compare: str) -> Match
     low = high = None
     if reason is None:
         tail = expanded_tail(total)
-        low, high = np.quantile((compared_a - compared_b).mean(axis=1)[shared], [tail, 1.0 - tail]).tolist()
+        low, high = np.quantile(resampled[shared], [tail, 1.0 - tail]).tolist()
         low, high = min(low, value), max(high, value)
-    return Matched(match, compare, *lists, Estimate(value, low, high, total, "problems"), reason)
+    return Matched(match, compare, Estimate(value, low, high, total, "problems"), reason)
 
 
 def problems_of(curve: Curve, *metrics: str) -> dict[str, list[str]]:
@@ -132,21 +124,17 @@ def mean_curves(tables: Sequence[Tables], counts: Mapping[str, np.ndarray]) -> l
         ]
 
 
-def at_equal(
-    means: Sequence[np.ndarray], temperatures: Sequence[np.ndarray]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Values of the matched metric, each model's (temperature, compared metric) there, and where there are any.
+def difference_at_equal(means: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean difference in the compared metric at POINTS values of the matched one, and whether there are any; [rows].
 
-    means: matched and compared metric of a, then of b, [rows, temperatures]. Returns arrays [rows, POINTS] and, last, the
-    rows [rows] whose curves share values and are defined.
+    means: matched and compared metric of a, then of b, [rows, temperatures].
     """
     low = np.maximum(means[0].min(axis=1), means[2].min(axis=1))
     high = np.minimum(means[0].max(axis=1), means[2].max(axis=1))
     values = low[:, None] + (np.arange(POINTS) + 0.5) / POINTS * (high - low)[:, None]
     rows, sides = np.arange(len(values))[:, None], []
-    for matched, compared, scale in zip(means[::2], means[1::2], temperatures, strict=True):
+    for matched, compared in zip(means[::2], means[1::2], strict=True):
         start, part = last_crossing(values, matched)
-        score = compared[rows, start] + part * (compared[rows, start + 1] - compared[rows, start])
-        sides.append((scale[start] + part * (scale[start + 1] - scale[start]), score))
+        sides.append(compared[rows, start] + part * (compared[rows, start + 1] - compared[rows, start]))
     defined = np.all([np.isfinite(mean).all(axis=1) for mean in means], axis=0)
-    return values, sides[0], sides[1], (low <= high) & defined
+    return (sides[0] - sides[1]).mean(axis=1), (low <= high) & defined

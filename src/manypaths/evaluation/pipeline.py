@@ -133,7 +133,16 @@ def measured(data: DataConfig, config: EvalConfig, work: Work, folder: RunFolder
     if config.forgetting:
         from .forgetting import forgetting
 
-        lost = forgetting(**forgetting_options(config), folder=folder.path / "forgetting")
+        lost = forgetting(
+            config.reference,
+            config.model_name_or_path,
+            tasks=config.forgetting,
+            task_dir=config.task_dir,
+            limit=config.num_prompts,
+            dtype=config.dtype,
+            batch_size=8 if default_device().type == "cpu" else "auto",
+            folder=folder.path / "forgetting",
+        )
         tables = (lost.scores, lost.items, lost.tasks)
         yield Part(*([{"temperature": None, **row} for row in rows] for rows in tables))
 
@@ -184,8 +193,7 @@ def token_part(
     tokenizer = load_tokenizer(config.model_name_or_path, config.chat_template_path)
     check_tokenizer_fits(model, tokenizer)
     how = {"max_length": config.max_length, "assistant_only_loss": config.assistant_only_loss}
-    other = None if reference is None else reference()
-    return score_texts(short_name(data.dataset_name), model, tokenizer, texts, other, **how)
+    return score_texts(short_name(data.dataset_name), model, tokenizer, texts, reference and reference(), **how)
 
 
 def task_part(
@@ -248,18 +256,6 @@ def check_forgetting(config: EvalConfig) -> None:
 
     harness_version()
     load_tasks(task_names(config.forgetting), config.task_dir)
-
-
-def forgetting_options(config: EvalConfig) -> dict[str, Any]:
-    return {
-        "base": config.reference,
-        "tuned": config.model_name_or_path,
-        "tasks": config.forgetting,
-        "task_dir": config.task_dir,
-        "limit": config.num_prompts,
-        "dtype": config.dtype,
-        "batch_size": 8 if default_device().type == "cpu" else "auto",
-    }
 
 
 def rescore(data: DataConfig, config: EvalConfig) -> Results:

@@ -86,29 +86,19 @@ def benchmark_tasks(
         config = replace(config, temperature=None, temperatures=None)
     considered = problems if config.completions is not None else problems[: config.num_prompts]
     kept = [problem for problem in considered if problem.answer != ""]
+    excluded = [problem.id for problem in considered if problem.answer == ""]
     if not kept:
         raise ValueError(f"Benchmark {benchmark.name} has no problem with an answer.")
     prompt_format = benchmark.prompt_format or config.prompt_format
     prompts = [as_prompt(prompt_text(benchmark, problem), prompt_format, system_prompt) for problem in kept]
+    mode = (config.grader or "lenient") if benchmark.grader == "math" else None
+    rules = (benchmark.grader, mode, benchmark.answers, benchmark.group, excluded)
     defaults = {name: getattr(benchmark, name) for name in SAMPLING if name != "seed"}
     tasks = []
     for temperature, sampling in samplings(defaults, config):
         if benchmark.grader is None and sampling.num_samples == 1 and config.completions is None:
             raise ValueError(f"{benchmark.name} is judged for diversity, which one sample a prompt has none of.")
-        tasks.append(
-            Task(
-                benchmark.name,
-                temperature,
-                kept,
-                prompts,
-                sampling,
-                benchmark.grader,
-                (config.grader or "lenient") if benchmark.grader == "math" else None,
-                benchmark.answers,
-                benchmark.group,
-                [problem.id for problem in considered if problem.answer == ""],
-            )
-        )
+        tasks.append(Task(benchmark.name, temperature, kept, prompts, sampling, *rules))
     return tasks
 
 
@@ -156,9 +146,7 @@ def load_rows(data: DataConfig, config: EvalConfig) -> Dataset | None:
 def taught_rows(rows: Dataset) -> Dataset | None:
     """The columns that hold an answer to learn from; None for prompts alone."""
     taught = next((columns for columns in SFT_FORMATS if set(columns) <= set(rows.column_names)), None)
-    if taught is None:
-        return None
-    return rows.select_columns([name for name in rows.column_names if name in (*taught, *COMPANIONS)])
+    return taught and rows.select_columns([name for name in rows.column_names if name in (*taught, *COMPANIONS)])
 
 
 def data_tasks(data: DataConfig, config: EvalConfig, rows: Dataset) -> list[Task]:
@@ -259,11 +247,8 @@ def samples_of(task: Task, samples: Mapping[SampleKey, Sample]) -> list[list[Sam
 
     Raises ValueError for the first problem that lacks a sample.
     """
-    if task.sampling is not None:
-        number = task.sampling.num_samples
-    else:
-        first = task.name, task.problems[0].id, task.sampled_at
-        number = max(1, sum(key[:3] == first for key in samples))
+    first = task.keys(1)[0]
+    number = task.sampling.num_samples if task.sampling else max(1, sum(key[:3] == first[:3] for key in samples))
     keys = task.keys(number)
     for key in keys:
         if key not in samples:

@@ -117,20 +117,16 @@ def reread(
     if temperature == 0 or {place for place, _, _ in rows} != set(range(len(samples))):
         return {}
     rows.sort(key=lambda row: -len(row[1]))
-    want = ("entropy",) if reference is None else ("entropy", "kl_policy_ref")
-    sums = {name: [0.0] * len(samples) for name in want}
+    names = {"entropy": "entropy"} | ({} if reference is None else {"kl_policy_ref": "kl_to_reference"})
+    sums = {name: [0.0] * len(samples) for name in names.values()}
     tokens = [0] * len(samples)
     batches = [padded(batch) for batch in cut(rows)]
-    of_rows = row_statistics(model, batches, want, reference, temperature)
+    of_rows = row_statistics(model, batches, tuple(names), reference, temperature)
     for (place, _, _), statistics in zip(rows, of_rows, strict=True):
         tokens[place] += len(statistics["entropy"])
-        for name in want:
-            sums[name][place] += float(statistics[name].double().sum())
-    names = {"entropy": "entropy", "kl_policy_ref": "kl_to_reference"}
-    return {
-        names[name]: [total / count for total, count in zip(column, tokens, strict=True)]
-        for name, column in sums.items()
-    }
+        for statistic, name in names.items():
+            sums[name][place] += float(statistics[statistic].double().sum())
+    return {name: [total / count for total, count in zip(column, tokens, strict=True)] for name, column in sums.items()}
 
 
 def cut(rows: Sequence[tuple[int, list[int], int]]) -> Iterator[list[tuple[int, list[int], int]]]:
