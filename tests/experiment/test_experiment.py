@@ -56,10 +56,8 @@ def written(folder, name, **changes):
 
 
 def start(recipe):
-    command = [sys.executable, "-m", "manypaths", "experiment", str(recipe)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    command, pipe = [sys.executable, "-m", "manypaths", "experiment", str(recipe)], subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
 
 def finish(recipe, code=0):
@@ -91,18 +89,15 @@ def test_killed_and_started_again_and_on_ray_it_gives_the_same_numbers(tmp_path)
     assert kept and all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert "report:" in finish(undisturbed)
     assert table(tmp_path / "killed").equals(table(tmp_path / "undisturbed"))
-    resumed = [json.loads(path.read_text())["resumed"] for path in stages.glob("*/stage.json")]
-    assert any(resumed)
+    assert any(json.loads(path.read_text())["resumed"] for path in stages.glob("*/stage.json"))
     results = load_results(tmp_path / "killed")
     names = {"CE", "SED", "no SFT, sharpened", "CE, stopped early", "CE, averaged with the base"}
     assert set(results.scores["method"]) == names and set(results.scores["stage"]) == {"sft", "rl"}
     assert {entry["reason"] for entry in results.left_out} == {"not asked for"}
     runs = {(run["method"], run["stage"]): run for run in results.runs}
     assert runs["CE", "sft"]["role"] == "baseline" and len(runs["CE", "sft"]["training"]["ce"]) == 28
-    assert (
-        len(runs["SED", "rl"]["training"]["reward"]) == 3
-        and "threshold" in runs["SED", "sft"]["training"]["calibration"]
-    )
+    assert len(runs["SED", "rl"]["training"]["reward"]) == 3
+    assert "threshold" in runs["SED", "sft"]["training"]["calibration"]
     assert 0.1 <= results.experiment["matched"]["no_sft_sharpened"]["0"] <= 1.0
     assert (tmp_path / "killed" / "report.html").stat().st_size > 1000
     pytest.importorskip("ray")
@@ -137,8 +132,7 @@ def test_a_wrong_option_and_a_folder_of_another_experiment_leave_nothing(tmp_pat
 def test_the_plan_can_be_seen_without_running_anything(tmp_path, capsys):
     assert main(["experiment", str(written(tmp_path, "out")), "--dry_run", "--workers", "3"]) == 0
     shown = capsys.readouterr().out
-    assert (
-        "manypaths sft --report_to none" in shown and "SED-0-eval-rl" in shown and "with 3 at a time (roughly" in shown
-    )
+    for part in ("manypaths sft --report_to none", "SED-0-eval-rl", "with 3 at a time (roughly"):
+        assert part in shown
     assert "<temperature_of_target: no-SFT-sharpened-0-sweep, CE-0-eval-sft>" in shown
     assert not (tmp_path / "out" / "stages").exists() and not (tmp_path / "out" / "manypaths_run.json").exists()
