@@ -82,6 +82,7 @@ def test_other_rules_of_grading_are_refused_where_results_stay():
 
     check_same_grader([task("2", mode="strict")], earlier(mode="strict", version=GRADER_VERSION))
     check_same_grader([task("2", mode="strict")], earlier(name="mine:reward", mode=None, version="0"))
+    check_same_grader([task("2")], [{"task": "quiz", "temperature": None}])  # of forgetting
     check_same_grader([task(None, grader=None)], earlier(mode="lenient", version="0"))
     again = [{**earlier(mode="lenient", version="0")[0], "task": "mine"}]
     check_same_grader([task("2", mode="strict")], again)  # it is measured again

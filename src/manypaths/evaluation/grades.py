@@ -129,7 +129,7 @@ def check_same_grader(tasks: Sequence[Task], earlier: Sequence[Mapping[str, Any]
     modes = {task.mode for task in tasks if task.grader == "math"}
     again = {(task.name, task.temperature) for task in tasks}
     for entry in earlier:
-        rules = entry["grader"] or {}
+        rules = entry.get("grader") or {}  # forgetting has none
         if (entry["task"], entry["temperature"]) in again or rules.get("name") != "math":
             continue
         for mode in modes:
