@@ -13,7 +13,7 @@ from ..functions import did_you_mean
 from ..run_folder import PATHS
 from .executors import Compute
 from .stages import ModelOf, Stage
-from .worker import subcommand
+from .worker import resolve_subcommand
 
 # Settings of the controls; every one is run unless it is `false`.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -236,7 +236,7 @@ def canonical(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options under the names of their fields: a short name that means the same must not stand beside it."""
     names = {
         alias.lstrip("-"): each.name
-        for kind in subcommand(step)[0]
+        for kind in resolve_subcommand(step)[0]
         for each in fields(kind)
         for alias in each.metadata.get("aliases", ())
     }
@@ -253,7 +253,7 @@ def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, .
     for stage in stages:
         options = {**stage.options_with(lambda reference: reference.example), "output_dir": str(stage.output)}
         options = {name: value for name, value in options.items() if name not in of_gpus}
-        types, _, defaults = subcommand(stage.subcommand)
+        types, _, defaults = resolve_subcommand(stage.subcommand)
         where = f"{stage.name} ({stage.subcommand})"
         parsed[stage.key] = parse_mapping(types, options, where, **defaults)
         try:

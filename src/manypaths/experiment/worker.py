@@ -87,7 +87,7 @@ def run_here(name: str, argv: Sequence[str]) -> None:
 
     AcceleratorState._reset_state(reset_partial_state=True)  # the stage before may have had another precision
     GradientState._reset_state()
-    types, function, defaults = subcommand(name)
+    types, function, defaults = resolve_subcommand(name)
     result = function(*parse(types, argv, f"manypaths {name}", **defaults))
     if hasattr(result, "end"):  # a trainer, from transformers 5.18 on
         result.end()
@@ -95,7 +95,7 @@ def run_here(name: str, argv: Sequence[str]) -> None:
     free_memory()
 
 
-def subcommand(name: str) -> tuple[Sequence[type], Callable[..., Any], dict[str, Any]]:
+def resolve_subcommand(name: str) -> tuple[Sequence[type], Callable[..., Any], dict[str, Any]]:
     """The dataclasses of a subcommand's options, what it calls with them, and defaults that depend on the machine."""
     if name == "eval":
         from ..evaluation.config import EVAL_OPTIONS
