@@ -209,13 +209,8 @@ def macro_paired_difference(groups_a: Mapping[str, Values], groups_b: Mapping[st
     the sign-flip test's over all.
     """
     parts = [paired_estimate(groups_a[name], groups_b[name], name) for name in groups_a]
-    shares = [
-        1.0
-        / len(groups_a)
-        * (np.asarray(groups_a[name], float) - np.asarray(groups_b[name], float))
-        / len(groups_a[name])
-        for name in groups_a
-    ]
+    differences = [paired(groups_a[name], groups_b[name])[0] for name in groups_a]
+    shares = [column / (len(column) * len(groups_a)) for column in differences]
     return Difference(mean_of_estimates(parts), sign_flip_p_value(np.concatenate(shares)))
 
 
