@@ -38,10 +38,10 @@ sft:
   dataset_name: {root}/sft.jsonl
   dataset_format: last_answer
   max_steps: {sft_steps}
-  per_device_train_batch_size: 16
+  per_device_train_batch_size: 4
   learning_rate: 2e-3
   lr_scheduler_type: cosine
-  max_length: 384
+  max_length: 192
   logging_steps: 5
   report_to: none
   save_strategy: no
@@ -54,7 +54,7 @@ grpo:
   max_steps: {rl_steps}
   per_device_train_batch_size: 32
   num_generations: 8
-  max_completion_length: 48
+  max_completion_length: 32
   learning_rate: 1e-3
   lr_scheduler_type: constant
   beta: 0.0
@@ -68,8 +68,8 @@ grpo:
 eval:
   benchmarks: [{root}/short.yaml, {root}/long.yaml]
   reference: {root}/start
-  num_samples: 8
-  max_new_tokens: 48
+  num_samples: 4
+  max_new_tokens: 32
   batch_size: 400
 methods:
   CE: {{objective: nll}}
@@ -84,7 +84,7 @@ def prepare(data: Path, root: Path) -> None:
     """The model, the four parts of the file, and two benchmarks."""
     rows = [json.loads(line) for line in data.read_text().splitlines() if line.strip()]
     root.mkdir(parents=True, exist_ok=True)
-    held_out, rest = rows[:100], rows[100:]
+    held_out, rest = rows[:48], rows[48:]
     rl, sft = rest[:300], rest[300:]
 
     def answer(row: dict) -> str:
@@ -93,7 +93,7 @@ def prepare(data: Path, root: Path) -> None:
     write(root / "sft.jsonl", sft)
     write(root / "rl.jsonl", [{"prompt": row["messages"][:-1], "answer": answer(row)} for row in rl])
     held_out.sort(key=lambda row: len(row["messages"][0]["content"]))
-    for name, part in (("short", held_out[:50]), ("long", held_out[50:])):
+    for name, part in (("short", held_out[:24]), ("long", held_out[24:])):
         problems = [
             {"id": f"{name}-{place}", "problem": row["messages"][0]["content"], "answer": answer(row)}
             for place, row in enumerate(part)
@@ -108,7 +108,7 @@ def write(path: Path, rows: list[dict]) -> None:
 
 
 def make_start(rows: list[dict], folder: Path) -> None:
-    """A tokenizer trained on the file and a random Llama of about a million weights."""
+    """A tokenizer trained on the file and a random Llama of 150,000 weights."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -124,7 +124,7 @@ def make_start(rows: list[dict], folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
@@ -167,8 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--sft_steps", type=int, default=60)
-    parser.add_argument("--rl_steps", type=int, default=5)
+    parser.add_argument("--sft_steps", type=int, default=20)
+    parser.add_argument("--rl_steps", type=int, default=2)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--ray", action="store_true")
     args = parser.parse_args()

@@ -141,11 +141,15 @@ def write_grades(task: Task, notes: Sequence[Sequence[Mapping[str, Any]]], folde
     """grades.jsonl with the notes [P][n] of a task in place of its earlier ones; samples without notes have no line."""
     keys = task.keys(len(notes[0]))
     flat = [note for row in notes for note in row]
-    rows = [{**key._asdict(), **note} for key, note in zip(keys, flat, strict=True) if note]
+    rows = [json_text({**key._asdict(), **note}) for key, note in zip(keys, flat, strict=True) if note]
+    start = json_text({"task": task.name})[:-1] + ", "  # lines of other tasks are kept without being read
+    path = folder / GRADES
     others = [
-        row for row in read_lines(folder / GRADES) if (row["task"], row["temperature"]) != (task.name, task.sampled_at)
+        line
+        for line in (read_text(path).split("\n")[:-1] if path.is_file() else ())
+        if not line.startswith(start) or json_object(line, path, 0)["temperature"] != task.sampled_at
     ]
-    write_lines(folder / GRADES, [*others, *rows])
+    write_whole(path, "".join(f"{line}\n" for line in [*others, *rows]))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
