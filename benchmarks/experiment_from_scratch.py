@@ -75,6 +75,9 @@ methods:
   CE: {{objective: nll}}
   SED: {{objective: sed, calibration_fraction: 0.5}}
   GEM: {{objective: gem}}
+controls:
+  no_sft_sharpened: {{temperatures: [0.3, 0.6, 1.0], num_samples: 2}}
+  matched_temperature: {{temperatures: [0.6, 1.0, 1.4], num_samples: 2}}
 compute: {{executor: {executor}, workers: 2}}
 output_dir: {output_dir}
 """
