@@ -153,7 +153,7 @@ def run_killed(config: Path, log: Path, kills: int, longest: float) -> list[floa
     """The moments of the kills; the last start runs to its end."""
     moments = []
     for _ in range(kills):
-        moment = random.uniform(5.0, longest)
+        moment = random.uniform(8.0, longest)
         process = start(config, log)
         try:
             process.wait(timeout=moment)
@@ -187,7 +187,7 @@ def main() -> None:
         config.write_text(EXPERIMENT.format(root=root, output_dir=root / name, **settings))
         log = root / f"{name}.log"
         if name == "killed":
-            moments = run_killed(config, log, args.kills, seconds / 2)
+            moments = run_killed(config, log, args.kills, 10.0 + 1.5 * seconds / args.kills)
             print(f"killed {len(moments)} times, after {moments} seconds", flush=True)
         else:
             seconds = run(config, log)

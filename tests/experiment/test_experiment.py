@@ -1,5 +1,6 @@
-"""Whole experiments on a small budget: killed and continued, on Ray, with a failing method."""
+"""A whole experiment on a small budget: killed and continued, on Ray, with a method that fails."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -13,13 +14,14 @@ import yaml
 from manypaths.cli.main import main
 from manypaths.evaluation import load_results, load_scores
 
+ELSEWHERE = "ray" if importlib.util.find_spec("ray") else "local"
 TRAINING = {"logging_steps": 1, "gradient_checkpointing": False, "bf16": False, "use_cpu": True}
 RECIPE = {
     "world": "recall",
     "model_name_or_path": "world/{seed}/model",
     "sft": {
         "dataset_name": "world/{seed}/sft.jsonl",
-        "num_train_epochs": 4,
+        "num_train_epochs": 2,
         "per_device_train_batch_size": 32,
         "learning_rate": 5e-4,
         "save_strategy": "epoch",
@@ -28,7 +30,7 @@ RECIPE = {
     "grpo": {
         "dataset_name": "world/{seed}/rl.jsonl",
         "reward": "countdown",
-        "max_steps": 3,
+        "max_steps": 2,
         "per_device_train_batch_size": 32,
         "num_generations": 8,
         "max_completion_length": 8,
@@ -39,7 +41,11 @@ RECIPE = {
         **TRAINING,
     },
     "eval": {"benchmarks": ["world/{seed}/test.yaml", "world/{seed}/sort.yaml"], "num_prompts": 20, "num_samples": 4},
-    "methods": {"CE": {"objective": "nll"}, "SED": {"objective": "sed", "objective_kwargs": {"top_k": 10}}},
+    "methods": {
+        "CE": {"objective": "nll"},
+        "SED": {"objective": "sed", "objective_kwargs": {"top_k": 10}},
+        "broken": {"objective": "nll", "dataset_columns": {"prompt": "nowhere"}},
+    },
     "controls": {
         "no_sft": False,
         "no_sft_sharpened": {"temperatures": [0.1, 0.5, 1.0], "num_samples": 4},
@@ -73,48 +79,36 @@ def table(folder):
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_and_on_ray_it_gives_the_same_numbers(tmp_path):
-    killed, undisturbed = written(tmp_path, "killed"), written(tmp_path, "undisturbed")
-    stages = tmp_path / "killed" / "stages"
-    for pattern in ("*-sft-*/output/checkpoint-*", "*-eval-sft-*/log.txt", "*-grpo-*/output/checkpoint-*"):
-        process = start(killed)
-        while not list(stages.glob(pattern)):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        time.sleep(1.0)  # until the workers have seen it
+def test_killed_and_continued_here_it_gives_the_numbers_of_an_undisturbed_run_on_ray(tmp_path):
+    """One method of it fails in both, and the others are reported."""
+    here, elsewhere = written(tmp_path, "here"), written(tmp_path, "elsewhere", compute={"executor": ELSEWHERE})
+    stages = tmp_path / "here" / "stages"
+    process = start(here)
+    while not list(stages.glob("*-grpo-*/output/checkpoint-*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1.0)  # until the workers have seen it
     kept = {path: path.stat().st_mtime_ns for path in stages.glob("*/stage.json")}
-    finish(killed)
+    output = finish(here, code=1)
+    assert "broken-0-sft failed" in output and "log.txt" in output and "report:" in output
     assert kept and all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    assert "report:" in finish(undisturbed)
-    assert table(tmp_path / "killed").equals(table(tmp_path / "undisturbed"))
     assert any(json.loads(path.read_text())["resumed"] for path in stages.glob("*/stage.json"))
-    results = load_results(tmp_path / "killed")
+    finish(elsewhere, code=1)
+    assert table(tmp_path / "here").equals(table(tmp_path / "elsewhere"))
+    results = load_results(tmp_path / "here")
     names = {"CE", "SED", "no SFT, sharpened", "CE, stopped early", "CE, averaged with the base"}
     assert set(results.scores["method"]) == names and set(results.scores["stage"]) == {"sft", "rl"}
-    assert {entry["reason"] for entry in results.left_out} == {"not asked for"}
+    lost = {entry["method"]: entry for entry in results.left_out}
+    assert lost["no SFT"]["reason"] == "not asked for"
+    assert "broken-0-sft" in lost["broken"]["reason"] and os.path.isfile(lost["broken"]["log"])
     runs = {(run["method"], run["stage"]): run for run in results.runs}
-    assert runs["CE", "sft"]["role"] == "baseline" and len(runs["CE", "sft"]["training"]["ce"]) == 28
-    assert len(runs["SED", "rl"]["training"]["reward"]) == 3
+    assert runs["CE", "sft"]["role"] == "baseline" and len(runs["CE", "sft"]["training"]["ce"]) == 14
+    assert len(runs["SED", "rl"]["training"]["reward"]) == 2
     assert "threshold" in runs["SED", "sft"]["training"]["calibration"]
     assert 0.1 <= results.experiment["matched"]["no_sft_sharpened"]["0"] <= 1.0
-    assert (tmp_path / "killed" / "report.html").stat().st_size > 1000
-    pytest.importorskip("ray")
-    finish(written(tmp_path, "ray", compute={"executor": "ray"}))
-    assert table(tmp_path / "ray").equals(table(tmp_path / "undisturbed"))
-
-
-@pytest.mark.slow
-def test_a_failing_method_is_told_at_the_end_and_the_others_are_reported(tmp_path):
-    methods = {"CE": {"objective": "nll"}, "broken": {"objective": "nll", "dataset_columns": {"prompt": "nowhere"}}}
-    recipe = written(tmp_path, "out", methods=methods, grpo=None, controls=dict.fromkeys(RECIPE["controls"], False))
-    output = finish(recipe, code=1)
-    assert "broken-0-sft failed" in output and "log.txt" in output
-    results = load_results(tmp_path / "out")
-    lost = next(entry for entry in results.left_out if entry["method"] == "broken")
-    assert "broken-0-sft" in lost["reason"] and os.path.isfile(lost["log"])
-    assert "CE" in set(results.scores["method"]) and "broken" not in set(results.scores["method"])
+    assert (tmp_path / "here" / "report.html").stat().st_size > 1000
 
 
 def test_a_wrong_option_and_a_folder_of_another_experiment_leave_nothing(tmp_path, capsys):
