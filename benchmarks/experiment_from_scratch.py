@@ -102,7 +102,9 @@ def prepare(data: Path, root: Path) -> None:
             for place, row in enumerate(part)
         ]
         write(root / f"{name}.jsonl", problems)
-        (root / f"{name}.yaml").write_text(f'name: {name}\nsource: {name}.jsonl\nanswer: answer\nprompt: "{{problem}}"\n')
+        (root / f"{name}.yaml").write_text(
+            f'name: {name}\nsource: {name}.jsonl\nanswer: answer\nprompt: "{{problem}}"\n'
+        )
     make_start(sft, root / "start")
 
 

@@ -27,9 +27,7 @@ def record(results: Results) -> Path:
     """
     untrained = [run["method"] for run in results.runs if run["objective"] is None and run["stage"] == "sft"]
     items = results.items
-    items = items[
-        (items["metric"] == "num_correct") | (items["method"].isin(untrained) & (items["stage"] == "sft"))
-    ]
+    items = items[(items["metric"] == "num_correct") | (items["method"].isin(untrained) & (items["stage"] == "sft"))]
     runs = [
         {**run, "folder": None, "training": {name: run["training"][name] for name in KEPT if name in run["training"]}}
         for run in results.runs
@@ -59,7 +57,9 @@ def main() -> None:
         record(load_results(folder))
     page = ROOT / "docs/playground.md"
     head, rest = page.read_text().split(START)
-    worlds = {folder.name.split("_")[1]: folder for folder in sorted(RECORDS.glob("playground_*_*"))}  # the last of each
+    worlds = {
+        folder.name.split("_")[1]: folder for folder in sorted(RECORDS.glob("playground_*_*"))
+    }  # the last of each
     studies = "\n".join(study(worlds[name]) for name in sorted(worlds, reverse=True))
     page.write_text(f"{head}{START}\n{studies}\n{END}{rest.split(END)[1]}")
 

@@ -5,9 +5,9 @@ import yaml
 
 from manypaths.cli.launch import LaunchConfig
 from manypaths.config import RecipeLoader, parse
-from manypaths.objectives import resolve
 from manypaths.grading.graders import resolve_grader
 from manypaths.models.loading import machine_defaults
+from manypaths.objectives import resolve
 from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS, column_map
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -62,7 +62,9 @@ def parse(dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **def
     return tuple(parsed[: len(dataclass_types)])  # what follows is the namespace that holds --config
 
 
-def parse_mapping(dataclass_types: Sequence[type], options: dict[str, Any], where: str, **defaults: Any) -> tuple[Any, ...]:
+def parse_mapping(
+    dataclass_types: Sequence[type], options: dict[str, Any], where: str, **defaults: Any
+) -> tuple[Any, ...]:
     """One instance of each dataclass from options that are a mapping already; errors begin with `where`."""
     parser = build_parser(dataclass_types, where)
     parser.set_defaults(**defaults)

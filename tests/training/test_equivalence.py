@@ -9,6 +9,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, MixtralConfig, Mixtral
 import manypaths
 from conftest import tiny_llama
 
+pytestmark = pytest.mark.slow
+
 
 def settings(tmp_path, **overrides):
     return (

@@ -16,6 +16,8 @@ from manypaths.training.metrics import gates
 from naive import statistics as naive_statistics
 from runs import HYPERPARAMETERS, label_rows, lively_llama, steps, tokenised, trainer
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = (
     "ce", "objective", "gate_mean", "effective_token_share", "kept_share", "entropy", "mean_token_accuracy",
     "p_label_p10", "p_label_p50", "p_label_p90",

@@ -11,6 +11,8 @@ from manypaths.training.calibration import FILE, Calibration
 from naive import statistics as naive_statistics
 from runs import label_rows, lively_llama, steps, tokenised, trainer
 
+pytestmark = pytest.mark.slow
+
 
 def sed(chats, tokenizer, folder, **options):
     return trainer(lively_llama(len(tokenizer)), chats, tokenizer, folder, **{"objective": "sed", **options})

@@ -12,6 +12,8 @@ import pytest
 import two_ranks
 from runs import lively_llama, trainer
 
+pytestmark = pytest.mark.slow
+
 
 def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
     environment = os.environ | {
