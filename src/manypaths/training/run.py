@@ -15,9 +15,9 @@ from ..config import json_mapping
 from ..data.config import DataConfig
 from ..data.formats import PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
 from ..generation.prompts import is_conversation
+from ..grading.graders import resolve_grader
 from ..models.loading import check_model
 from ..objectives import resolve
-from ..grading.graders import resolve_grader
 from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
 from .grpo import GRPOConfig, RewardConfig, train_grpo
