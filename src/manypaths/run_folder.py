@@ -22,11 +22,47 @@ SHOWN = 5  # differing settings in one message
 
 # What says where results go, how they are shown and who is told: a run stays the same run when these change.
 UNIMPORTANT = frozenset(
-    ["output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to", "run_name", "disable_tqdm", "project", "label", "stage", "train_seed", "push_to_hub", "save_total_limit", "save_strategy", "save_steps", "save_only_model", "save_safetensors", "save_on_each_node", "restore_callback_states_from_checkpoint", "accelerate_config", "main_process_ip", "main_process_port", "machine_rank"]
+    [
+        "output_dir",
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "report_to",
+        "run_name",
+        "disable_tqdm",
+        "project",
+        "label",
+        "stage",
+        "train_seed",
+        "push_to_hub",
+        "save_total_limit",
+        "save_strategy",
+        "save_steps",
+        "save_only_model",
+        "save_safetensors",
+        "save_on_each_node",
+        "restore_callback_states_from_checkpoint",
+        "accelerate_config",
+        "main_process_ip",
+        "main_process_port",
+        "machine_rank",
+    ]
 )
 # Settings that may name local files or folders: what these hold counts, not where they lie.
 PATHS = frozenset(
-    ["model_name_or_path", "dataset_name", "eval_dataset_name", "reference", "chat_template_path", "benchmarks", "prompts", "data_dir", "task_dir", "completions", "reward_model", "embedding_model"]
+    [
+        "model_name_or_path",
+        "dataset_name",
+        "eval_dataset_name",
+        "reference",
+        "chat_template_path",
+        "benchmarks",
+        "prompts",
+        "data_dir",
+        "task_dir",
+        "completions",
+        "reward_model",
+        "embedding_model",
+    ]
 )
 UNIMPORTANT_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub_", "trackio_", "vllm_server_", "include_")
 
