@@ -247,6 +247,7 @@ def test_a_model_loses_nothing_against_itself_loaded_or_not(models, task_dir, to
     assert tax.value == 0.0 and tax.low == -tax.high < 0.0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same(models, task_dir, tmp_path, monkeypatch, result):
     """Killed in the tuned model's second task: the base is not loaded again, nor the finished task run again."""
     ran, opened = [], []
@@ -320,6 +321,7 @@ def test_prompts_beyond_the_context_are_counted(models, task_dir, tokenizer):
     assert [row["flags"] for row in both.scores] == ["truncated"] * 6 + [""]
 
 
+@pytest.mark.slow
 def test_other_items_or_prompts_are_refused(models, task_dir, monkeypatch):
     measure = subject.measure
     for part, message in (("doc_hash", "different items of quiz"), ("prompt_hash", "different prompts in quiz")):
@@ -467,6 +469,7 @@ def test_a_named_model_is_loaded_in_the_dtype_asked_for(models):
     assert model.dtype == torch.bfloat16 and not model.training
 
 
+@pytest.mark.slow
 def test_the_subcommand(models, task_dir, tmp_path):
     base, tuned = models
     argv = ["eval", "--model", tuned, "--reference", base, "--forgetting", "quiz", "sums", "--task_dir", str(task_dir)]

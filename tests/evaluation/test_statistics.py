@@ -257,6 +257,7 @@ def test_the_macro_difference_weighs_groups_alike():
     assert alone.p_value == paired_difference(a["z"], b["z"], "problems").p_value
 
 
+@pytest.mark.slow
 def test_coverage_of_the_macro_difference(few_resamples):
     random, hits = np.random.default_rng(3), 0
     for _ in range(200):

@@ -12,6 +12,7 @@ from manypaths import grading
 from manypaths.grading import grade, grade_many, same_answers, workers
 
 
+@pytest.mark.slow
 def test_hostile_answers_return_within_the_deadline_and_the_pool_is_alive_afterwards():
     assert len(HOSTILE) == 20
     grade(r"\boxed{b+\sin a}", r"\sin a+b")  # starts a worker
@@ -54,6 +55,7 @@ def test_a_worker_killed_between_requests_is_replaced():
     assert grade(r"\boxed{q+2\sin p}", r"2\sin p+q").correct
 
 
+@pytest.mark.slow
 def test_a_request_whose_worker_is_killed_is_asked_once_more():
     grade(r"\boxed{s+\sin r}", r"\sin r+s")
     victims = [worker.process for worker in workers.pool.idle]
