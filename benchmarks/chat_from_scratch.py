@@ -27,8 +27,8 @@ SHOWN = ("loss", "ce", "objective", "gate_mean", "effective_token_share", "kept_
          "p_label_p10", "p_label_p50", "p_label_p90", "mask_rate", "mask_rate_requested", "kl_policy_ref")  # fmt: skip
 
 
-def make_start(rows: list[dict], folder: Path) -> int:
-    """A tokenizer trained on the file and a random Llama; returns its number of weights."""
+def make_start(rows: list[dict], folder: Path, vocab_size: int = 4096, **size: int) -> int:
+    """A tokenizer trained on the file and a random Llama of this size; returns its number of weights."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -37,16 +37,17 @@ def make_start(rows: list[dict], folder: Path) -> int:
     core.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=4096, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+            vocab_size=vocab_size, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
         ),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<|end|>")
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
+    size = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 8, **size}
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=256, intermediate_size=704, num_hidden_layers=6, num_attention_heads=8,
-        max_position_embeddings=512, tie_word_embeddings=False, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+        vocab_size=len(tokenizer), max_position_embeddings=1024, tie_word_embeddings=False, pad_token_id=0,
+        eos_token_id=1, bos_token_id=None, **size,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)

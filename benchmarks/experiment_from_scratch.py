@@ -18,17 +18,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from chat_from_scratch import make_start
 
 from manypaths.evaluation import load_scores
 from manypaths.grading import extract
 
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{% generation %}{{ m['content'] }}<|end|>{% endgeneration %}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
 EXPERIMENT = """\
 title: Which objective should start the RL of this small model?
 model_name_or_path: {root}/start
@@ -105,34 +99,13 @@ def prepare(data: Path, root: Path) -> None:
         (root / f"{name}.yaml").write_text(
             f'name: {name}\nsource: {name}.jsonl\nanswer: answer\nprompt: "{{problem}}"\n'
         )
-    make_start(sft, root / "start")
+    make_start(
+        sft, root / "start", 1024, hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4
+    )
 
 
 def write(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def make_start(rows: list[dict], folder: Path) -> None:
-    """A tokenizer trained on the file and a random Llama of 150,000 weights."""
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<|end|>", "<|user|>", "<|assistant|>"]
-    core.train_from_iterator(
-        (message["content"] for row in rows for message in row["messages"]),
-        trainers.BpeTrainer(
-            vocab_size=1024, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<|end|>")
-    tokenizer.chat_template = CHAT_TEMPLATE
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=176, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def start(config: Path, log: Path) -> subprocess.Popen:
