@@ -29,8 +29,8 @@ class EvalConfig:
     )
     completions: str | None = helped(None, "Score completions made elsewhere, a JSONL file, instead of a model's.")
     rescore: str | None = helped(None, "Folder of an evaluation: grade and score its stored samples again.")
-    grader: Literal["lenient", "strict"] | None = helped(
-        None, "strict wants mathematical answers in a box; lenient if not given."
+    grader: Literal["lenient", "strict", "last_number"] | None = helped(
+        None, "strict wants mathematical answers in a box, last_number takes any number at last; lenient if not given."
     )
     reward: str | None = helped(None, "Grades samples of --data: math, exact, countdown, chain, or module:function.")
     correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
