@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import pytest
 
 from conftest import tiny_llama
 from manypaths.cli.main import SUBCOMMANDS, main
+from manypaths.evaluation.config import EVAL_OPTIONS
+from manypaths.option_help import USUAL
+from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS
 
 QUIET = [
     "--report_to",
@@ -254,9 +258,25 @@ def test_help_and_unknown_subcommands(capsys):
         assert all(name in out for name in SUBCOMMANDS)
     assert main(["sfft"]) == 2
     assert "manypaths sfft: there is no such subcommand. Did you mean sft" in capsys.readouterr().err
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_of_a_subcommand_is_one_screen(subcommand, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as ended:
-        main(["eval", "--help"])
-    assert ended.value.code == 0 and "--num_samples" in capsys.readouterr().out
+        main([subcommand, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0 and len(lines) <= 60 and max(map(len, lines)) <= 120
+    types = {"sft": SFT_OPTIONS, "grpo": GRPO_OPTIONS, "eval": EVAL_OPTIONS}.get(subcommand, ())
+    names = {field.name for kind in types for field in dataclasses.fields(kind)}
+    usual = {name for names in USUAL.values() for name in names.split()}
+    shown = {line.split()[0][2:] for line in lines if line.startswith("  --")}
+    assert shown >= usual & names and shown >= {"dataset_name"} & names
+
+
+def test_all_options_are_shown_when_asked(capsys):
+    with pytest.raises(SystemExit):
+        main(["sft", "--help_all"])
+    assert "--adam_beta1" in capsys.readouterr().out
 
 
 def test_help_loads_no_trainer():

@@ -11,7 +11,7 @@ class DataConfig:
     """Data of a subcommand; the names are TRL's."""
 
     dataset_name: str | None = helped(
-        None, "A .json, .jsonl or .parquet file, a folder, or a hub id.", aliases=["--data"]
+        None, "A .json, .jsonl or .parquet file, a folder, or a hub id; --data for short."
     )
     dataset_config: str | None = helped(None, "Configuration of a hub dataset.")
     dataset_train_split: str = helped("train", "Split to train on, or a slice of it: train[:20000].")

@@ -16,7 +16,7 @@ REREAD = 16  # completions per problem that are read again when a reference is g
 class EvalConfig:
     """A model and what to judge it by: any of benchmarks, prompts, data and forgetting."""
 
-    model_name_or_path: str | None = helped(None, "Model folder or hub id.", aliases=["--model"])
+    model_name_or_path: str | None = helped(None, "Model folder or hub id.")
     label: str | None = helped(None, "Name in tables (the method); the last part of the model's name if not given.")
     stage: str | None = helped(None, "sft or rl (after RL); what the model's folder remembers if not given.")
     train_seed: int | None = helped(None, "Seed of the training; what the model's folder remembers if not given.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import parse_mapping
+from ..config import full_name, parse_mapping
 from ..data.sources import looks_like_file
 from ..functions import did_you_mean
 from ..run_folder import PATHS
@@ -234,13 +234,8 @@ def located(text: str, output_dir: Path) -> str:
 
 def canonical(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options under the names of their fields: a short name that means the same must not stand beside it."""
-    names = {
-        alias.lstrip("-"): each.name
-        for kind in resolve_subcommand(step)[0]
-        for each in fields(kind)
-        for alias in each.metadata.get("aliases", ())
-    }
-    return {names.get(key := str(name).replace("-", "_"), key): value for name, value in options.items()}
+    known = {each.name for kind in resolve_subcommand(step)[0] for each in fields(kind)}
+    return {full_name(str(name).replace("-", "_"), known): value for name, value in options.items()}
 
 
 def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from itertools import product
 from typing import NamedTuple
 
 from .formulas import same_formula, value_of
-from .normal_form import join_thousands, squeeze, tidy, trimmed
+from .normal_form import equations_as_list, join_thousands, squeeze, tidy, trimmed
 from .quantities import quantity, units_differ
 from .structure import CONSTANT, MOST_NESTED, TIME, Node, nesting, parse, split
 
@@ -69,11 +69,13 @@ def compare(gold: str, answer: str, decide: Decide = undecided) -> Comparison:
 
     Without `decide` such a pair makes the result undecided (same is None).
     """
+    given = gold, answer
     gold, answer = tidy(gold), tidy(answer)
     if not gold or not answer:
         return Comparison(False, "empty answer" if gold else "empty gold")
     if squeeze(gold) == squeeze(answer):
         return SAME_TEXT
+    gold, answer = (tidy(equations_as_list(text)) for text in given)
     if (letters := same_letter(gold, answer)) is not None:
         return letters
     gold, answer = without_qualifier(gold, answer)
@@ -345,7 +347,7 @@ def same_number(gold, gold_unit: str, answer, answer_unit: str) -> Comparison:
 
 def answer_key(extracted: str) -> str:
     """A text that most equal answers share: exact numbers, sorted lists, one look for the rest."""
-    text = tidy(extracted)
+    text = tidy(equations_as_list(extracted))
     return plain_words(text) if is_prose(text) else node_key(parse(join_thousands(text)))
 
 

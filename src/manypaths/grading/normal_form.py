@@ -100,6 +100,7 @@ OPENING, CLOSING = re.compile(r"[(\[]|\\\{"), re.compile(r"[)\]]|\\\}")
 ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\bar": 1, r"\hat": 1, r"\overline": 1, r"\dot": 1}
 NUMBER_IN_WORDS = re.compile(r"\\text\{\s*((?:[A-Za-z]\s*=)?\s*[+-]?(?:\\\$)?\s*\d[^{}]*)\}")
 BETWEEN_EQUATIONS = re.compile(r"\n|\\\\|\\q?quad(?![A-Za-z])")
+OUTSIDE = re.compile(r"^[\s$,;]+|(?<!\\)[\s$,;]+$")
 EQUATION = re.compile(r"[^=+*/<>&][^=]*(?:=|\\equiv)\s*[^=\s]")
 ONE_TOKEN = re.compile(r"\\[A-Za-z]+|\S")
 
@@ -111,7 +112,6 @@ def tidy(text: str) -> str:
     """
     if text.isascii() and text.isdecimal():
         return text
-    text = equations_as_list(text)
     text = RAISED.sub(lambda digits: "^{" + digits[0].translate(SUPERSCRIPTS) + "}", text)
     text = LOWERED.sub(lambda digits: "_{" + digits[0].translate(SUBSCRIPTS) + "}", text)
     text = ROOT.sub(lambda root: r"\sqrt{" + root[1] + "}" if root[1] else r"\sqrt", text.translate(TRANSLATION))
@@ -126,7 +126,8 @@ def equations_as_list(text: str) -> str:
     """Several equations below or beside each other, which LaTeX needs no comma for, with commas between them."""
     if "=" not in text or "\\begin" in text:
         return text
-    pieces = [piece.strip(" \t$,;") for piece in BETWEEN_EQUATIONS.split(text) if piece.strip(" \t$,;")]
+    pieces = [OUTSIDE.sub("", piece) for piece in BETWEEN_EQUATIONS.split(text)]
+    pieces = [piece for piece in pieces if piece]
     return ", ".join(pieces) if len(pieces) > 1 and all(map(EQUATION.match, pieces)) else text
 
 

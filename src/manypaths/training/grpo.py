@@ -27,8 +27,7 @@ class RewardConfig:
     reward_funcs: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Rewards, added up: math, exact, countdown, chain, or module:function.",
-            "aliases": ["--reward"],
+            "help": "Rewards, added up: math, exact, countdown, chain, or module:function; --reward for short.",
         },
     )
 
