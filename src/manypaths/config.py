@@ -93,7 +93,9 @@ def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.Argumen
             raise ValueError(message)
 
     parser = Parser(list(dataclass_types), prog=prog, allow_abbrev=False, add_help=False)
-    parser.add_argument("--help_all", "--help-all", action="help", help="Every option, those of TRL with all they have.")
+    parser.add_argument(
+        "--help_all", "--help-all", action="help", help="Every option, those of TRL with all they have."
+    )
     parser.add_argument("--config", metavar="RECIPE", help="Flat YAML file of options; the command line overrides it.")
     return parser
 

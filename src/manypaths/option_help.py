@@ -1,6 +1,7 @@
 """What --help shows: our options in a line each, with those of TRL that people change; --help_all shows every one."""
 
 import dataclasses
+import inspect
 import shutil
 from collections.abc import Iterator, Sequence
 
@@ -49,7 +50,7 @@ def groups(dataclass_types: Sequence[type]) -> Iterator[tuple[str, list[dataclas
     for kind in dataclass_types:
         ours = []
         for field in dataclasses.fields(kind):
-            owner = next(base for base in kind.__mro__ if field.name in base.__dict__.get("__annotations__", ()))
+            owner = next(base for base in kind.__mro__ if field.name in inspect.get_annotations(base))
             if not owner.__module__.startswith("manypaths."):
                 theirs.setdefault(field.name, field)
             elif not field.metadata.get("rare"):
