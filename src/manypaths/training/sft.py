@@ -289,7 +289,7 @@ def config_of(args: TrainingArguments | None, model: str | nn.Module) -> SFTConf
     """`args` as an SFTConfig of this module, made as TRL makes its own.
 
     Raises:
-        ValueError: an option that SFTConfig does not have, or that would not have the same value in it.
+        ValueError: options that SFTConfig does not have.
     """
     if args is None:
         path = model if isinstance(model, str) else model.config.name_or_path
@@ -302,10 +302,7 @@ def config_of(args: TrainingArguments | None, model: str | nn.Module) -> SFTConf
     given = {option.name: getattr(args, option.name) for option in fields(args) if option.init}
     known = {option.name for option in fields(SFTConfig)}
     config = SFTConfig(**{name: value for name, value in given.items() if name in known})
-    taken_over = {"loss_type", "label_smoothing_factor"}
-    lost = [name for name, value in given.items() if name not in known or getattr(config, name) != value]
-    lost += [name for name in vars(args) if not hasattr(config, name)]
-    if lost := sorted(set(lost) - taken_over):
+    if lost := sorted((given.keys() - known) | {name for name in vars(args) if not hasattr(config, name)}):
         raise ValueError(f"{', '.join(lost)} of {kind} would be lost in a manypaths.SFTConfig; pass one of those.")
     return config
 
