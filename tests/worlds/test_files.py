@@ -206,9 +206,8 @@ def test_making_a_world_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_packaged_experiments_fit_the_world_and_the_options(folders, name, monkeypatch):
-    from manypaths.evaluation.config import EvalConfig
-
     from manypaths.data.config import DataConfig
+    from manypaths.evaluation.config import EvalConfig
     from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS
 
     monkeypatch.chdir(folders[name])

@@ -6,10 +6,12 @@ leans on `FusedCausalLMOutput`, on the `fused_lm_head=True` argument and on `_me
 trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and fails when they move.
 """
 
+import functools
+import inspect
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,13 +19,14 @@ import torch
 import trl
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
-from ..models.lm_head import HeadHook, router_loss_weight
+from ..models.lm_head import HeadHook, is_peft, router_loss_weight
 from ..models.loading import evaluating
 from ..models.reference_model import reference_of
 from ..models.refusals import refusal
@@ -33,15 +36,18 @@ from ..run_folder import nothing_left_on_failure
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
 from .metrics import label_probability_quantiles, means, sums
-from .reduction import statistics_of, token_losses
+from .reduction import TokenLosses, statistics_of, token_losses
 
 
 @dataclass
 class SFTConfig(trl.SFTConfig):
     """TRL's SFTConfig and the choice of objective.
 
+    TRL's own losses are objectives here: `loss_type="dft"` becomes objective `dft`, and `label_smoothing_factor`
+    becomes objective `label_smoothing`.
+
     Raises:
-        ValueError: an objective that does not resolve, or a TRL option that would replace it.
+        ValueError: an objective that does not resolve, or two losses asked for at once.
     """
 
     objective: str = field(
@@ -79,21 +85,35 @@ class SFTConfig(trl.SFTConfig):
         check_fraction(self.calibration_fraction)
         if self.calibration_sequences < 1:
             raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
-        if self.loss_type != "nll":
-            raise ValueError(
-                f"loss_type={self.loss_type!r} would replace the objective; use objective={self.loss_type!r}."
-            )
+        self._take_over_trls_loss()
         objective = resolve(self.objective, **(self.objective_kwargs or {}))
         if self.reference is not None and not objective.needs_reference:
             raise ValueError(
                 f"Objective {self.objective!r} compares with no reference; leave reference={self.reference!r} out."
             )
-        if self.label_smoothing_factor > 0:
-            raise ValueError("label_smoothing_factor would replace the objective; use objective='label_smoothing'.")
+
+    def _take_over_trls_loss(self) -> None:
+        """The losses that TRL's options choose, by our names; TRL itself is left with `nll`."""
+        if self.loss_type not in ("nll", "dft"):
+            raise ValueError(f"loss_type must be 'nll' or 'dft', got {self.loss_type!r}; choose an objective instead.")
+        asked = []
+        if self.loss_type == "dft":
+            asked.append(("loss_type='dft'", "dft", None))
+        if self.label_smoothing_factor:
+            smoothing = {"smoothing": self.label_smoothing_factor}
+            asked.append((f"label_smoothing_factor={self.label_smoothing_factor}", "label_smoothing", smoothing))
+        for option, objective, settings in asked:
+            if (self.objective, self.objective_kwargs) not in (("nll", None), (objective, settings)):
+                raise ValueError(f"{option} and objective={self.objective!r} are two losses; leave one of them out.")
+            self.objective, self.objective_kwargs = objective, settings
+        self.loss_type, self.label_smoothing_factor = "nll", 0.0
 
 
 class SFTTrainer(trl.SFTTrainer):
-    """`trl.SFTTrainer` that minimises `args.objective`: its arguments by keyword, with an `SFTConfig` of this module.
+    """`trl.SFTTrainer`, with its arguments, that minimises `args.objective`.
+
+    `args` is an `SFTConfig` of this module, or what TRL takes: `trl.SFTConfig`, `transformers.TrainingArguments` or
+    None. Those train the loss that TRL would train with them.
 
     Raises:
         ValueError: at construction, for every combination that would not train what was asked.
@@ -101,15 +121,15 @@ class SFTTrainer(trl.SFTTrainer):
 
     _tag_names: ClassVar[list[str]] = ["trl", "sft", "manypaths"]
 
-    def __init__(self, model: str | nn.Module, args: SFTConfig | None = None, **kwargs: Any) -> None:
-        args = SFTConfig("manypaths-sft") if args is None else args
-        if not isinstance(args, SFTConfig):
-            raise ValueError(f"args must be a manypaths.SFTConfig, got {type(args).__module__}.{type(args).__name__}.")
-        if kwargs.get("compute_loss_func") is not None:
+    @functools.wraps(trl.SFTTrainer.__init__)
+    def __init__(self, *given: Any, **named: Any) -> None:
+        call = inspect.signature(trl.SFTTrainer).bind(*given, **named)
+        if call.arguments.get("compute_loss_func") is not None:
             raise ValueError("compute_loss_func would replace the objective; write it as objective='module:function'.")
+        args = call.arguments["args"] = config_of(call.arguments.get("args"), call.arguments["model"])
         objective = resolve(args.objective, **(args.objective_kwargs or {}))
         with nothing_left_on_failure(args.output_dir):
-            super().__init__(model, args, **kwargs)
+            super().__init__(*call.args, **call.kwargs)
             self.objective = objective
             self.calibration: Calibration | None = None
             self._hook = HeadHook(self.model)
@@ -117,6 +137,9 @@ class SFTTrainer(trl.SFTTrainer):
             check_tokenizer_fits(self.model, self._tokenizer)
             self._check_trained_tokens()
             refuse_unsupported(self.accelerator, objective.needs_reference)
+            self._virtual_tokens = virtual_tokens(self.model)
+            if self._virtual_tokens and self.padding_free:
+                raise ValueError("Prompt tuning ignores position_ids, so packed documents would attend to each other.")
             self._totals = {"train": Counter(), "eval": Counter()}
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
             if getattr(self.model.config.get_text_config(), "output_router_logits", False) and not self.aux_loss_enabled:
@@ -167,9 +190,11 @@ class SFTTrainer(trl.SFTTrainer):
             return model(**inputs)
         labels = inputs.pop("labels")
         reference = None if self._reference is None else self._reference(model, inputs)
-        output, scored = self._hook(
-            lambda: model(**inputs), lambda policy: token_losses(self.objective, policy, labels, reference)
-        )
+
+        def score(policy: Projection) -> TokenLosses:
+            return token_losses(self.objective, *self._aligned(policy, labels, reference), reference)
+
+        output, scored = self._hook(lambda: model(**inputs), score)
         self._record(scored.statistics)
         return FusedCausalLMOutput(
             log_probs=-(scored.losses + 0.0 * output.logits.sum()),
@@ -178,6 +203,18 @@ class SFTTrainer(trl.SFTTrainer):
             label_mask=scored.valid,
             aux_loss=getattr(output, "aux_loss", None),
         )
+
+    def _aligned(
+        self, policy: Projection, labels: Tensor, reference: Projection | None = None
+    ) -> tuple[Projection, Tensor]:
+        """The policy's rows [B, n + S, D] behind n virtual tokens, and labels [B, S] that fit them.
+
+        As in PEFT, the last virtual token predicts the first label. No reference has virtual tokens, so beside one
+        their rows are dropped.
+        """
+        if reference is not None:
+            return policy._replace(hidden_states=policy.hidden_states[:, self._virtual_tokens :]), labels
+        return policy, nn.functional.pad(labels, (self._virtual_tokens, 0), value=-100)
 
     def _record(self, statistics: dict[str, Tensor]) -> None:
         """Adds this micro-batch, over all ranks, to what the next log shows."""
@@ -208,11 +245,11 @@ class SFTTrainer(trl.SFTTrainer):
         with evaluating(model), torch.no_grad():
             for inputs in self._calibration_batches():
                 labels = inputs.pop("labels")
-                captured = self._hook(
-                    partial(model, **inputs),
-                    partial(read_statistic, labels=labels, name=statistic, parameters=parameters),
-                )
-                values.append(captured.result.float().cpu())
+
+                def read(policy: Projection, labels: Tensor = labels) -> Tensor:
+                    return statistics_of(*self._aligned(policy, labels), (statistic,), **parameters)[0][statistic]
+
+                values.append(self._hook(partial(model, **inputs), read).result.float().cpu())
         gathered = torch.cat(gather_object([torch.cat(values)]))
         self._adopt(calibrate(gathered, self.args.calibration_fraction, name, statistic, parameters.get("top_k")))
         self.accelerator.print(str(self.calibration))
@@ -252,8 +289,40 @@ class SFTTrainer(trl.SFTTrainer):
         self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
 
 
-def read_statistic(policy: Projection, labels: Tensor, name: str, parameters: dict[str, Any]) -> Tensor:
-    return statistics_of(policy, labels, (name,), **parameters)[0][name]
+def config_of(args: TrainingArguments | None, model: str | nn.Module) -> SFTConfig:
+    """`args` as an SFTConfig of this module, made as TRL makes its own.
+
+    Raises:
+        ValueError: options that SFTConfig does not have.
+    """
+    if args is None:
+        path = model if isinstance(model, str) else model.config.name_or_path
+        return SFTConfig(f"{path.split('/')[-1]}-SFT")
+    if isinstance(args, SFTConfig):
+        return args
+    kind = f"{type(args).__module__}.{type(args).__name__}"
+    if not isinstance(args, TrainingArguments):
+        raise ValueError(f"args must be a manypaths.SFTConfig, trl.SFTConfig or TrainingArguments, got a {kind}.")
+    given = {option.name: getattr(args, option.name) for option in fields(args) if option.init}
+    known = {option.name for option in fields(SFTConfig)}
+    config = SFTConfig(**{name: value for name, value in given.items() if name in known})
+    if lost := sorted((given.keys() - known) | {name for name in vars(args) if not hasattr(config, name)}):
+        raise ValueError(f"{', '.join(lost)} of {kind} would be lost in a manypaths.SFTConfig; pass one of those.")
+    return config
+
+
+def virtual_tokens(model: nn.Module) -> int:
+    """How many tokens a prompt-learning adapter puts before every sequence: 0 for none.
+
+    Raises:
+        ValueError: context-aware prompt tuning, whose weights on labels and loss are its own.
+    """
+    adapter = model.active_peft_config if is_peft(model) else None
+    if adapter is None or not adapter.is_prompt_learning or adapter.peft_type in ("PREFIX_TUNING", "CARTRIDGE"):
+        return 0  # those two come as cached keys and values
+    if adapter.peft_type == "CPT":
+        raise ValueError("PEFT's CPT weighs the loss of every token itself; use prompt tuning or p-tuning.")
+    return adapter.num_virtual_tokens
 
 
 def stored_calibration(checkpoint: str) -> Calibration:
