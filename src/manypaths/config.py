@@ -158,7 +158,7 @@ def as_options(parser: argparse.ArgumentParser, recipe: dict[str, Any], path: st
         if value is None or (isinstance(value, list) and action.nargs is None):
             parser.set_defaults(**{action.dest: value})
         elif isinstance(value, list):
-            options += [f"--{key}", *map(str, value)]
+            options += [f"--{key}", *(as_text(item, action) for item in value)]
         else:
             options.append(f"--{key}={as_text(value, action)}")
         action.required = False

@@ -53,6 +53,8 @@ PATHS = frozenset(
         "model_name_or_path",
         "dataset_name",
         "eval_dataset_name",
+        "path",
+        "data_files",
         "reference",
         "chat_template_path",
         "benchmarks",
@@ -259,7 +261,7 @@ def settings_of(*configs: Any) -> dict[str, Any]:
                 continue
             value = plain(getattr(config, field.name))
             if value is not None:
-                settings[field.name] = by_content(value) if field.name in PATHS else value
+                settings[field.name] = by_content(value, field.name in PATHS)
     return settings
 
 
@@ -274,8 +276,13 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
 
-def by_content(value: Any) -> Any:
-    return [by_content(inner) for inner in value] if isinstance(value, list) else content_fingerprint(value)
+def by_content(value: Any, is_path: bool) -> Any:
+    """The value with every path, also one under a name of PATHS in a mapping, replaced by a name for what it holds."""
+    if isinstance(value, dict):
+        return {key: by_content(inner, is_path or key in PATHS) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [by_content(inner, is_path) for inner in value]
+    return content_fingerprint(value) if is_path and isinstance(value, str) else value
 
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16  # read of a file: a training run or a merged adapter changes some of them

@@ -31,7 +31,6 @@ def write_rows(path, rows):
         {"prompt": CHAT[:1], "completion": CHAT[1:]},
         {"text": "a b"},
         {"input_ids": [1, 2], "labels": [-100, 2]},
-        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
     ],
 )
 def test_every_format_survives_the_reading(tmp_path, row):
@@ -140,7 +139,7 @@ GOOD = '{"text": "a"}\n'
         ("a.jsonl", '{"messages": [{"from": "me", "value": "x"}]}\n', "row 1: 'messages' must be a list"),
         ("a.jsonl", '{"input_ids": []}\n', "row 1: 'input_ids' must be a non-empty list"),
         ("a.jsonl", '{"text": 3}\n', "row 1: 'text' must be text, found a number"),
-        ("a.jsonl", GOOD + '{"text": 3}\n', "do not have the same types"),
+        ("a.jsonl", GOOD + '{"text": 3}\n', "row 2: 'text' must be text, found a number"),
         ("a.parquet", "no parquet", "no readable parquet"),
         ("a.csv", "text\na\n", r"data files are \.json, \.jsonl, \.parquet, this one is \.csv"),
         ("a", "text", "this one is without ending"),

@@ -71,7 +71,7 @@ def rough(stage: Stage, options: tuple[Any, ...], speed: float) -> float:
     batch *= stage.launch.get("num_processes", 1)
     steps = config.max_steps
     if steps <= 0:
-        steps = math.ceil(math.ceil(rows(data.dataset_name, 10_000) / batch) * config.num_train_epochs)
+        steps = math.ceil(math.ceil(rows(str(data.dataset_name), 10_000) / batch) * config.num_train_epochs)
     if stage.subcommand == "sft":
         return START + steps * max(STEP, 3 * token * batch * min(TEXT, config.max_length or TEXT))
     length = config.max_completion_length

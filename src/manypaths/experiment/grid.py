@@ -270,7 +270,7 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
     if name == "eval":
         check_evaluation(*parsed)
         resolve_benchmarks(parsed[1].benchmarks or [])
-    if name in ("sft", "grpo") and dataset is None:
+    if name in ("sft", "grpo") and dataset is None and parsed[0].datasets is None:
         raise ValueError("dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     if name == "grpo":
         if not parsed[1].reward_funcs:

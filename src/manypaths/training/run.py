@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, TrainerCallback
-from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
+from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
 from ..config import json_mapping
-from ..data.config import DataConfig
-from ..data.formats import PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
+from ..data.config import TrainingDataConfig
+from ..data.formats import PROMPT_FORMATS, Rows, check_tokenizer_fits, load_training_data, sft_formats, share_of_others
+from ..data.mixture import load_mixture
 from ..generation.prompts import is_conversation
 from ..grading.graders import resolve_grader
 from ..models.loading import check_model
@@ -23,8 +25,9 @@ from .attachment import check_top_k
 from .grpo import GRPOConfig, RewardConfig, train_grpo
 from .sft import SFTConfig, SFTTrainer
 
-SFT_OPTIONS = (DataConfig, SFTConfig, ModelConfig)
-GRPO_OPTIONS = (DataConfig, RewardConfig, GRPOConfig, ModelConfig)
+SFT_OPTIONS = (TrainingDataConfig, SFTConfig, ModelConfig)
+GRPO_OPTIONS = (TrainingDataConfig, RewardConfig, GRPOConfig, ModelConfig)
+SPLIT_SEED = 0  # of held-out rows: every rank, every resumed run and every seed of an experiment has the same ones
 LEAVES = ("*.safetensors", "*.bin", "checkpoint-*")
 
 
@@ -33,11 +36,11 @@ class Prepared(NamedTuple):
 
     folder: RunFolder
     resume: str | None
-    train: Dataset
-    evaluation: Dataset | None
+    train: Rows
+    evaluation: Rows | None
 
 
-def sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
     """Fine-tune, and save the model in `config.output_dir`; returns the trainer.
 
     Raises ValueError or FileNotFoundError before anything is written when the data, the model, the tokenizer,
@@ -46,16 +49,18 @@ def sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
     prepared = prepare_sft(data, config, model)
     with held(prepared.folder):
         trainer = sft_trainer(prepared, config, model)
+        for warning in data_warnings(prepared.train, config, trainer.processing_class):
+            trainer.accelerator.print(f"warning: {warning}")
         trainer.train(resume_from_checkpoint=prepared.resume)
         save(trainer, data)
     return trainer
 
 
-def prepare_sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
+def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `sft` does."""
     check_names(data, model)
     folder = run_folder("sft", config, data, model)
-    formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
+    formats = sft_formats(config.dataset_text_field)
     prepared = Prepared(folder, resumed_from(config, folder), *load_data(data, config, formats=formats))
     if config.reference is not None:
         check_model(config.reference)
@@ -64,20 +69,62 @@ def prepare_sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> Prep
     return prepared
 
 
-def check_tokenizer_and_head(train: Dataset, config: SFTConfig, model: ModelConfig) -> None:
+def check_tokenizer_and_head(train: Rows, config: SFTConfig, model: ModelConfig) -> None:
     """What tokenizer and model config already tell, before weights are loaded and the data is tokenised."""
     where = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, **where)
+    processor = AutoProcessor.from_pretrained(model.model_name_or_path, **where)
     model_config = AutoConfig.from_pretrained(model.model_name_or_path, **where)
-    check_tokenizer_fits(model_config, tokenizer)
+    check_tokenizer_fits(model_config, getattr(processor, "tokenizer", processor))
     check_top_k(resolve(config.objective, **(config.objective_kwargs or {})), model_config.get_text_config().vocab_size)
     first = next(iter(train))
-    talk = any(is_conversation(first.get(name)) for name in ("messages", "prompt"))
-    if talk and tokenizer.chat_template is None and config.chat_template_path is None:
+    if {"image", "images"} & set(first) and not isinstance(processor, ProcessorMixin):
+        raise ValueError(
+            f"The data has images and {model.model_name_or_path} reads text only. Take a vision-language model, or data "
+            "without the column."
+        )
+    if any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
+        check_chat_template(processor, config, where)
+
+
+def check_chat_template(processor: Any, config: SFTConfig, where: dict[str, Any]) -> None:
+    """That conversations can be rendered and, where asked, the assistant's part be told from the rest."""
+    path = config.chat_template_path
+    if path is not None and Path(path).is_file():
+        processor.chat_template = Path(path).read_text(encoding="utf-8")
+    elif path is not None:
+        processor.chat_template = AutoTokenizer.from_pretrained(path).chat_template
+    if processor.chat_template is None:
         raise ValueError(
             "The data holds conversations but the tokenizer has no chat template. Give one with "
             "--chat_template_path (a .jinja file, or a model that has one), or use plain prompts and completions."
         )
+    if config.assistant_only_loss and not re.search(r"{%[-+]?\s*generation\b", str(processor.chat_template)):
+        try:
+            get_training_chat_template(processor)
+        except ValueError as error:
+            raise ValueError(
+                "--assistant_only_loss: the chat template does not mark what the assistant says. Write it to a .jinja file, "
+                "put {% generation %} and {% endgeneration %} around the assistant's message and its end token, and give "
+                "the file as --chat_template_path; or take --dataset_format last_answer."
+            ) from error
+
+
+def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[str]:
+    """What is trained on, or left out, otherwise than many expect."""
+    first = next(iter(train))
+    if "messages" in first and not config.assistant_only_loss:
+        yield (
+            f"every message carries loss, and {share_of_others(train):.0%} of their text is not the assistant's. For the "
+            "assistant's alone add --assistant_only_loss true, for the last answer --dataset_format last_answer."
+        )
+    if first.get("tools") and any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
+        talk = first.get("messages") or first["prompt"]
+        tools = json.loads(first["tools"]) if isinstance(first["tools"], str) else first["tools"]
+        with_tools, without = (
+            processor.apply_chat_template(talk, tools=given, tokenize=False) for given in (tools, None)
+        )
+        if with_tools == without:
+            yield "the chat template leaves the column tools out of the text."
 
 
 def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
@@ -98,7 +145,7 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
         raise ValueError(str(error)) from error
 
 
-def grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
+def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
     """Train with GRPO after its preflight, and save the model in `config.output_dir`; returns the trainer.
 
     Raises as `sft` and `train_grpo` do.
@@ -121,7 +168,7 @@ def grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: Mode
     return trainer
 
 
-def prepare_grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
+def prepare_grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
@@ -140,8 +187,8 @@ def end(trainer: Any) -> None:
         trainer.end()
 
 
-def check_names(data: DataConfig, model: ModelConfig) -> None:
-    if data.dataset_name is None:
+def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
+    if data.dataset_name is None and data.datasets is None:
         raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     name = model.model_name_or_path
     if name is None:
@@ -212,24 +259,54 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def load_data(data: DataConfig, config: Any, **how: Any) -> tuple[Dataset, Dataset | None]:
+def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, Rows | None]:
     """Training and, when `eval_strategy` asks for it, evaluation data."""
     how |= {
-        "name": data.dataset_config,
         "columns": column_map(data.dataset_columns),
         "layout": data.dataset_format,
         "system_prompt": data.system_prompt,
+        "streaming": data.dataset_streaming,
     }
-    train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
-    wanted = str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
-    if data.eval_dataset_name is not None and not wanted:
-        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
-    if not wanted:
+    check_options(data, config)
+    if data.datasets is not None:
+        train = load_mixture(data.datasets, **how)
+    else:
+        how["name"] = data.dataset_config
+        train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
+    held_out = None
+    if data.test_split_size is not None:
+        size = data.test_split_size
+        parts = train.train_test_split(size if size < 1 else int(size), seed=SPLIT_SEED)
+        train, held_out = parts["train"], parts["test"]
+    if not evaluates(config):
         return train, None
-    if data.eval_dataset_name is None:
-        return train, load_training_data(data.dataset_name, split=data.dataset_test_split, **how)
-    split = "train" if Path(data.eval_dataset_name).is_file() else data.dataset_test_split
-    return train, load_training_data(data.eval_dataset_name, split=split, **how)
+    if data.eval_dataset_name is not None:
+        split = "train" if Path(data.eval_dataset_name).is_file() else data.dataset_test_split
+        return train, load_training_data(data.eval_dataset_name, split=split, **how)
+    if held_out is not None:
+        return train, held_out
+    return train, load_training_data(data.dataset_name, split=data.dataset_test_split, **how)
+
+
+def check_options(data: TrainingDataConfig, config: Any) -> None:
+    """ValueError for options about data that do not go together."""
+    if data.datasets is not None and data.dataset_name is not None:
+        warnings.warn("datasets and dataset_name are both given: as in TRL, dataset_name is not read.", stacklevel=2)
+    if data.dataset_streaming and isinstance(config, GRPOConfig):
+        raise ValueError("TRL's GRPO cannot train on a stream; leave --dataset_streaming out.")
+    if data.dataset_streaming and data.test_split_size is not None:
+        raise ValueError("A stream cannot be split; give --eval_dataset_name instead of --test_split_size.")
+    if data.dataset_streaming and config.max_steps <= 0:
+        raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
+    if data.eval_dataset_name is not None and not evaluates(config):
+        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
+    elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
+    if evaluates(config) and data.datasets is not None and not elsewhere:
+        raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")
+
+
+def evaluates(config: Any) -> bool:
+    return str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
 
 
 def column_map(columns: dict[str, str] | str | None) -> dict[str, str] | None:
@@ -246,7 +323,7 @@ def model_init_kwargs(config: Any, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def save(trainer: Any, data: DataConfig) -> None:
+def save(trainer: Any, data: TrainingDataConfig) -> None:
     trainer.save_model(trainer.args.output_dir)
     trainer.save_state()  # with the curves that reports draw
     trainer.accelerator.print(f"model saved to {trainer.args.output_dir}")
