@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..run_folder import write_whole
+
 FILE = "calibration.json"
 ABOVE_ALL = 1.001  # a threshold that every probability mass is below, whatever its rounding
 
@@ -32,7 +34,7 @@ class Calibration:
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(Path(folder, FILE), json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Calibration | None":
