@@ -59,7 +59,8 @@ def resumed_from(
             f"{folder} holds no complete checkpoint to resume from{passed_over(flaws)}. Leave out --resume_from_checkpoint, "
             "or use auto to start where there is none."
         )
-    say(f"starting: {folder} holds no complete checkpoint{passed_over(flaws)}")
+    if flaws:
+        say(f"starting: {folder} holds no complete checkpoint{passed_over(flaws)}")
     return None
 
 
