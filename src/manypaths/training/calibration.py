@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..objectives.selection import below
+from ..run_folder import write_whole
 
 FILE = "calibration.json"
 BELOW_ONE = math.nextafter(1.0, 0.0)  # where masses are tied at 1: none of these, while 1 selects all
@@ -35,7 +36,7 @@ class Calibration:
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(Path(folder, FILE), json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Calibration | None":

@@ -3,12 +3,15 @@
 import json
 import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
@@ -22,6 +25,7 @@ from ..models.loading import check_model
 from ..objectives import resolve
 from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
+from .checkpoints import checkpoints, resumed_from
 from .grpo import GRPOConfig, RewardConfig, train_grpo
 from .sft import SFTConfig, SFTTrainer
 
@@ -35,7 +39,6 @@ class Prepared(NamedTuple):
     """What the checks before a run bring to light."""
 
     folder: RunFolder
-    resume: str | None
     train: Rows
     evaluation: Rows | None
 
@@ -47,11 +50,12 @@ def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTT
     the objective or the output folder is not what it should be.
     """
     prepared = prepare_sft(data, config, model)
-    with held(prepared.folder):
-        trainer = sft_trainer(prepared, config, model)
+    with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
+        trainer = sft_trainer(prepared, config, model, [RecordRun(prepared.folder), stop])
         for warning in data_warnings(prepared.train, config, trainer.processing_class):
             trainer.accelerator.print(f"warning: {warning}")
-        trainer.train(resume_from_checkpoint=prepared.resume)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        stop.raise_if_stopped()
         save(trainer, data)
     return trainer
 
@@ -60,8 +64,7 @@ def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig)
     """All that can be checked without a model in memory; raises as `sft` does."""
     check_names(data, model)
     folder = run_folder("sft", config, data, model)
-    formats = sft_formats(config.dataset_text_field)
-    prepared = Prepared(folder, resumed_from(config, folder), *load_data(data, config, formats=formats))
+    prepared = Prepared(folder, *load_data(data, config, formats=sft_formats(config.dataset_text_field)))
     if config.reference is not None:
         check_model(config.reference)
     if not Path(model.model_name_or_path, "adapter_config.json").is_file():
@@ -127,7 +130,9 @@ def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[st
             yield "the chat template leaves the column tools out of the text."
 
 
-def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def sft_trainer(
+    prepared: Prepared, config: SFTConfig, model: ModelConfig, callbacks: list[TrainerCallback]
+) -> SFTTrainer:
     config.model_init_kwargs = model_init_kwargs(config, model)
     try:
         return SFTTrainer(
@@ -137,7 +142,7 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.folder)],
+            callbacks=callbacks,
         )
     except RuntimeError as error:  # TRL's for a chat template that marks no assistant tokens in some example
         if "assistant_only_loss" not in str(error):
@@ -152,7 +157,7 @@ def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, mod
     """
     prepared = prepare_grpo(data, reward, config, model)
     config.model_init_kwargs = model_init_kwargs(config, model)
-    with held(prepared.folder):
+    with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
         trainer = train_grpo(
             model.model_name_or_path,
             prepared.train,
@@ -161,9 +166,10 @@ def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, mod
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.folder)],
-            resume_from_checkpoint=prepared.resume,
+            callbacks=[RecordRun(prepared.folder), stop],
+            resume_from_checkpoint=checkpoint,
         )
+        stop.raise_if_stopped()
         save(trainer, data)
     return trainer
 
@@ -176,15 +182,20 @@ def prepare_grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOCon
     for name in reward.reward_funcs:
         resolve_grader(name)
     folder = run_folder("grpo", config, data, reward, model)
-    return Prepared(
-        folder, resumed_from(config, folder), *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
-    )
+    return Prepared(folder, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
 
 
 def end(trainer: Any) -> None:
-    """Close trackers and process groups; the last thing a program does with a trainer."""
-    if hasattr(trainer, "end"):  # transformers >= 5.18
-        trainer.end()
+    """Close trackers and process groups; the last thing a program does with a trainer.
+
+    DDP goes before its process group. Where it goes after it, as at the end of the interpreter, it is the last owner: then
+    the group's destructor joins gloo's threads while this thread holds the GIL, which such a thread needs to let go of a
+    tensor, and both wait for ever. Python's own handle of a group, which now goes last, releases the GIL first.
+    """
+    trainer.accelerator.wait_for_everyone()
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    trainer.accelerator.end_training()
 
 
 def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
@@ -197,18 +208,37 @@ def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
 
 
 def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
-    """The output folder, which belongs to a run of exactly these options."""
-    return RunFolder(config.output_dir, subcommand, settings_of(config, *options), leaves=LEAVES)
+    """The output folder, which belongs to a run of exactly these options; checked, with the checkpoint it goes on from."""
+    folder = RunFolder(config.output_dir, subcommand, settings_of(config, *options), leaves=LEAVES)
+    folder.check()
+    checkpoint_of(folder, config, None, silent)
+    return folder
 
 
 @contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
-    """The folder for this run alone; of several processes the first one holds it."""
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    with folder:
-        yield
+def held(folder: RunFolder, config: Any) -> Iterator[str | None]:
+    """The folder for this run alone, and the checkpoint to go on from; the first of several processes sees to both."""
+    first = os.environ.get("RANK", "0") == "0"
+    with folder if first else nullcontext():
+        chosen = [checkpoint_of(folder, config, config.world_size, print) if first else None]
+        yield (broadcast_object_list(chosen) if config.world_size > 1 else chosen)[0]
+
+
+def silent(_: str) -> None:
+    """For checks before those that count."""
+
+
+def checkpoint_of(folder: RunFolder, config: Any, processes: int | None, say: Callable[[str], None]) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means; ValueError where it is not given and checkpoints are there."""
+    asked = config.resume_from_checkpoint
+    if asked is None and (there := checkpoints(folder.path)):
+        raise ValueError(
+            f"{there[0]} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
+            "false to start over and replace it."
+        )
+    if asked == "auto" and config.save_only_model:
+        raise ValueError("--resume_from_checkpoint auto needs whole checkpoints; leave out --save_only_model.")
+    return resumed_from(asked, folder.path, processes, say)
 
 
 class RecordRun(TrainerCallback):
@@ -222,41 +252,56 @@ class RecordRun(TrainerCallback):
             self.folder.record()
 
 
-def resumed_from(config: Any, folder: RunFolder) -> str | None:
-    """The checkpoint to go on from, None to start; checks the output folder and says what it holds."""
-    folder.check()
-    newest = newest_checkpoint(folder.path)
-    asked = config.resume_from_checkpoint
-    if asked is None and newest is not None:
-        raise ValueError(
-            f"{newest} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
-            "false to start over and replace it."
-        )
-    if asked is None or str(asked).lower() == "false":
-        return None
-    if str(asked).lower() == "true":
-        if newest is None:
-            raise ValueError(
-                f"{config.output_dir} holds no checkpoint to resume from; leave out --resume_from_checkpoint."
+class Stopped(InterruptedError):
+    """The run was told to end, and has saved what it needs to go on."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends training after the running step, the same one in every process, with a checkpoint that can be resumed from."""
+
+    requested = False
+    checkpoint: Path | None = None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if anywhere(self.requested, args):
+            args.save_only_model = False
+            control.should_save = control.should_training_stop = True
+            self.checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+
+    def raise_if_stopped(self) -> None:
+        if self.checkpoint is not None:
+            raise Stopped(
+                f"stopped by SIGTERM; {self.checkpoint} is saved. The same command with --resume_from_checkpoint auto goes on."
             )
-        return str(newest)
-    if not Path(asked).is_dir():
-        raise FileNotFoundError(f"There is no checkpoint folder {asked} to resume from.")
-    return str(asked)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer writes its state last."""
+def anywhere(flag: bool, args: Any) -> bool:
+    """Whether it is true in some process."""
+    if args.world_size == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=args.device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
-    def is_complete(checkpoint: Path) -> bool:
-        try:
-            return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
-        except (OSError, ValueError):
-            return False
 
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    complete = filter(is_complete, numbered)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+@contextmanager
+def stopped_by_sigterm() -> Iterator[StopOnRequest]:
+    """A callback that SIGTERM, which clusters send before they kill, asks to stop the training."""
+    stop = StopOnRequest()
+
+    def request(*_: Any) -> None:
+        stop.requested = True
+
+    if threading.current_thread() is not threading.main_thread():  # the only one that may take signals
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, Rows | None]:
@@ -291,7 +336,7 @@ def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, 
 def check_options(data: TrainingDataConfig, config: Any) -> None:
     """ValueError for options about data that do not go together."""
     if data.datasets is not None and data.dataset_name is not None:
-        warnings.warn("datasets and dataset_name are both given: as in TRL, dataset_name is not read.", stacklevel=2)
+        raise ValueError("datasets and dataset_name are both given; TRL would read the mixture alone. Leave one out.")
     if data.dataset_streaming and isinstance(config, GRPOConfig):
         raise ValueError("TRL's GRPO cannot train on a stream; leave --dataset_streaming out.")
     if data.dataset_streaming and data.test_split_size is not None:

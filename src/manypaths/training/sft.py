@@ -20,7 +20,6 @@ import trl
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
@@ -35,6 +34,7 @@ from ..objectives.registry import CALIBRATED
 from ..run_folder import nothing_left_on_failure
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
+from .checkpoints import resumed_from
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import TokenLosses, statistics_of, token_losses
 
@@ -156,16 +156,15 @@ class SFTTrainer(trl.SFTTrainer):
             )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
+        folder, processes = self.args.output_dir, self.args.world_size
+        checkpoint = resumed_from(resume_from_checkpoint, folder, processes, self.accelerator.print)
         if checkpoint and self.objective.missing:
             self._adopt(stored_calibration(checkpoint))
         settings = f" {self.objective.hyperparameters}" if self.objective.hyperparameters else ""
         self.accelerator.print(
             f"objective: {self.objective.name}{settings}. Its values are not comparable between objectives; compare `ce`."
         )
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The calibrated threshold goes where the weights go, for evaluation and resuming."""
