@@ -1,4 +1,4 @@
-"""Functions that users name as `module:function`, and the near names offered for a miss."""
+"""Functions that users name as `module:function`, the near names offered for a miss, and times in words."""
 
 import difflib
 import importlib
@@ -47,3 +47,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ "Did you mean a or b? " for names near to `name`, else nothing."""
     near = difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.4)
     return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+def duration(seconds: float) -> str:
+    """12 s, 4 min or 1.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -37,19 +37,19 @@ def world(argv: list[str]) -> None:
 
 def sft(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import SFT_OPTIONS, end, prepare_sft, sft
+    from ..training.run import SFT_OPTIONS, prepare_sft, sft
 
     *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **machine_defaults())
     if launch.needed(processes):
         prepare_sft(*options)
         launch.start("sft", argv, processes)
     else:
-        end(sft(*options))
+        finish(sft(*options))
 
 
 def grpo(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import GRPO_OPTIONS, end, grpo, prepare_grpo
+    from ..training.run import GRPO_OPTIONS, grpo, prepare_grpo
 
     types = [*GRPO_OPTIONS, launch.LaunchConfig]
     *options, processes = parse(types, argv, "manypaths grpo", **machine_defaults())
@@ -57,7 +57,18 @@ def grpo(argv: list[str]) -> None:
         prepare_grpo(*options)
         launch.start("grpo", argv, processes)
     else:
-        end(grpo(*options))
+        finish(grpo(*options))
+
+
+def finish(trainer: Any) -> None:
+    """Report a training, and let go of what its processes share."""
+    from ..report import training_report
+    from ..training.run import end
+
+    folder = trainer.args.output_dir if trainer.is_world_process_zero() else None
+    end(trainer)
+    if folder is not None:
+        print(f"report: {training_report(folder)}")
 
 
 def evaluate(argv: list[str]) -> None:

@@ -97,9 +97,3 @@ def model_bytes(stage: Stage) -> float:
 def disk_bytes(stages: Sequence[Stage], expendable: frozenset[str]) -> float:
     """Of the models that stay at the end; checkpoints while training come on top."""
     return sum(model_bytes(stage) for stage in stages if stage.subcommand != "eval" and stage.key not in expendable)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

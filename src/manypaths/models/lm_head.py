@@ -115,8 +115,6 @@ def check_transform(given: Tensor, seen: Tensor, transform: Transform) -> None:
         raise refusal("changed logits", given=given, seen=seen, expected=expected)
 
 
-
-
 def router_loss_weight(model: nn.Module) -> float:
     """What the model multiplies the router loss with that it adds to its own; 0 where it keeps no such weight."""
     base = base_of(model)

@@ -21,6 +21,7 @@ from ..generation.samples import Sample, Sampling
 from ..generation.transformers_backend import end_token_ids, sample
 from ..grading.graders import Grader, completion_text, grade_samples, resolve_grader
 from ..run_folder import shortened
+from .log_lines import in_lines
 
 
 @dataclass
@@ -111,6 +112,7 @@ def train_grpo(
         quantization_config=quantization_config,
         callbacks=list(callbacks),
     )
+    in_lines(trainer)
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     trainer.reward_funcs = checked(trainer.reward_funcs, names, set(end_token_ids(trainer.model, tokenizer)))
     check_tokenizer_fits(trainer.model, tokenizer)

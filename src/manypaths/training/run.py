@@ -27,6 +27,7 @@ from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
 from .checkpoints import checkpoints, resumed_from
 from .grpo import GRPOConfig, RewardConfig, train_grpo
+from .log_lines import in_lines
 from .sft import SFTConfig, SFTTrainer
 
 SFT_OPTIONS = (TrainingDataConfig, SFTConfig, ModelConfig)
@@ -52,6 +53,7 @@ def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTT
     prepared = prepare_sft(data, config, model)
     with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
         trainer = sft_trainer(prepared, config, model, [RecordRun(prepared.folder), stop])
+        in_lines(trainer)
         for warning in data_warnings(prepared.train, config, trainer.processing_class):
             trainer.accelerator.print(f"warning: {warning}")
         trainer.train(resume_from_checkpoint=checkpoint)

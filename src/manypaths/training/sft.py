@@ -142,7 +142,10 @@ class SFTTrainer(trl.SFTTrainer):
                 raise ValueError("Prompt tuning ignores position_ids, so packed documents would attend to each other.")
             self._totals = {"train": Counter(), "eval": Counter()}
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
-            if getattr(self.model.config.get_text_config(), "output_router_logits", False) and not self.aux_loss_enabled:
+            if (
+                getattr(self.model.config.get_text_config(), "output_router_logits", False)
+                and not self.aux_loss_enabled
+            ):
                 self.router_aux_loss_coef = router_loss_weight(self.model)  # kept where TRL does not look
                 self.aux_loss_enabled = self.router_aux_loss_coef != 0
 
