@@ -333,6 +333,14 @@ def hooked(head):
     return head
 
 
+def with_a_hook_of_trl(head):
+    """As activation offloading, which needs an accelerator, leaves it."""
+    hook = lambda module, inputs, output: None  # noqa: E731
+    hook.__module__ = "trl.models.activation_offloading"
+    head.register_forward_hook(hook)
+    return head
+
+
 def quantised(head):
     return type("Linear4bit", (OtherLinear,), {"__module__": "bitsandbytes.nn.modules"})(32, V)
 
@@ -375,8 +383,8 @@ def test_weights_that_were_never_loaded_are_refused():
 @pytest.mark.parametrize(
     "make",
     [pytest.param(lambda head: torch.compile(head, backend="eager"), marks=pytest.mark.slow),
-     lambda head: add_hook_to_module(head, AlignDevicesHook("cpu"))],
-    ids=("compiled", "dispatched by accelerate"),
+     lambda head: add_hook_to_module(head, AlignDevicesHook("cpu")), with_a_hook_of_trl],
+    ids=("compiled", "dispatched by accelerate", "offloading activations"),
 )  # fmt: skip
 def test_a_head_that_is_linear_underneath_is_fine(make):
     model = tiny_llama(V)

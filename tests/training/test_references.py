@@ -46,6 +46,7 @@ def test_a_router_loss_is_kept_wherever_the_model_keeps_its_weight(chats, tokeni
     assert step["loss"] - step["ce"] == pytest.approx(0.3 * step["aux_loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Careful, disabling adapter", "ignore:.*takes the memory")
 def test_biases_that_train_do_not_move_the_reference(chats, tokenizer, tmp_path):
     """The trainer's KL is that to a frozen base, though the base's biases train beside the adapter."""

@@ -24,6 +24,8 @@ from .refusals import refusal
 # Small enough for tanh to be linear, large enough to saturate it, and values between to check the fit.
 PROBE = (2.0**-12, 2.0**24, -30.0, -1.0, 0.0, 1.0, 30.0)
 SAMPLE = 32  # tokens whose logits and loss the model computes itself, once
+# Modules whose hooks on a head leave its output alone: FSDP2 gathers the weight, TRL's activation offloading pauses there
+HARMLESS_HOOKS = ("torch.distributed.", "trl.")
 # Names of the weight of the router loss, in models and in configs
 ROUTER_LOSS_WEIGHTS = ("router_aux_loss_coef", "aux_loss_coef")
 
@@ -76,7 +78,7 @@ def plain_head(model: nn.Module) -> nn.Linear:
     if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
         raise refusal("patched head")
     for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
-        if not hook.__module__.startswith("torch.distributed."):  # FSDP2 gathers the weight there
+        if not hook.__module__.startswith(HARMLESS_HOOKS):
             raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
     return head
 
