@@ -23,9 +23,10 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
-from ..models.lm_head import HeadHook
+from ..models.lm_head import HeadHook, router_loss_weight
 from ..models.loading import evaluating
 from ..models.reference_model import reference_of
+from ..models.refusals import refusal
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
 from ..run_folder import nothing_left_on_failure
@@ -111,13 +112,16 @@ class SFTTrainer(trl.SFTTrainer):
             super().__init__(model, args, **kwargs)
             self.objective = objective
             self.calibration: Calibration | None = None
+            self._hook = HeadHook(self.model)
             check_head(self.model, objective)
             check_tokenizer_fits(self.model, self._tokenizer)
             self._check_trained_tokens()
             refuse_unsupported(self.accelerator, objective.needs_reference)
             self._totals = {"train": Counter(), "eval": Counter()}
-            self._hook = HeadHook(self.model)
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
+            if getattr(self.model.config.get_text_config(), "output_router_logits", False) and not self.aux_loss_enabled:
+                self.router_aux_loss_coef = router_loss_weight(self.model)  # kept where TRL does not look
+                self.aux_loss_enabled = self.router_aux_loss_coef != 0
 
     def _check_trained_tokens(self) -> None:
         if "labels" not in (self.train_dataset.column_names or ()):
@@ -266,9 +270,9 @@ def refuse_unsupported(accelerator: Any, needs_reference: bool) -> None:
     """What was not tested is refused, not tried."""
     parallelism = accelerator.parallelism_config
     if parallelism is not None and (parallelism.tp_enabled or parallelism.cp_enabled or parallelism.sp_enabled):
-        raise ValueError("Tensor, context and sequence parallelism are not supported; use DDP or FSDP2.")
+        raise refusal("tensor, context or sequence parallelism")
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3:
-        raise ValueError("DeepSpeed ZeRO-3 is not supported; use ZeRO-2, or FSDP2 for sharded parameters.")
+        raise refusal("DeepSpeed ZeRO-3")
     if needs_reference and (plugin is not None or accelerator.distributed_type == DistributedType.FSDP):
-        raise ValueError("A reference model is not supported with FSDP or DeepSpeed; use one device or DDP.")
+        raise refusal("reference with FSDP or DeepSpeed")
