@@ -350,7 +350,9 @@ ADAPTERS: dict[str, Adapter] = {
     "BOFT": Adapter(lambda: other(peft.BOFTConfig, boft_block_size=4, **QUERY_VALUE)),
     "HRA": Adapter(lambda: other(peft.HRAConfig, r=4, **QUERY_VALUE)),
     "IA3": Adapter(
-        lambda: other(peft.IA3Config, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"])
+        lambda: other(
+            peft.IA3Config, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
+        )
     ),
     "LayerNorm tuning": Adapter(lambda: other(peft.LNTuningConfig, target_modules=["norm", "input_layernorm"])),
     "LoHa": Adapter(lambda: other(peft.LoHaConfig, r=4, **QUERY_VALUE)),

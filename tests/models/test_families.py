@@ -54,7 +54,10 @@ def test_every_family_is_as_recorded(row):
 @pytest.mark.slow
 @pytest.mark.parametrize("row", RECORD["adapters"], ids=lambda row: row["adapter"])
 def test_every_adapter_is_as_recorded(row, tmp_path):
-    for recorded, differences, place in ((row, attached_differences, ()), (row["trainer"], trained_differences, (tmp_path,))):
+    for recorded, differences, place in (
+        (row, attached_differences, ()),
+        (row["trainer"], trained_differences, (tmp_path,)),
+    ):
         got = measured(differences, adapted_model(row["adapter"]), *place)
         assert got["status"] == recorded["status"], got
 
