@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 
 from .autograd import FusedStatistics
 from .reference import naive_statistics
-from .statistics import FORBIDDEN, STATISTICS, Projection, Statistic
+from .statistics import FORBIDDEN, STATISTICS, Projection, Statistic, forbidden_tokens
 
 BACKENDS = ("auto", "chunked", "reference")
 
@@ -77,6 +77,7 @@ def token_statistics(
             None if reference.bias is None else finite_bias(reference.bias.detach()),
             *reference[3:],
         )
+        check_forbidden(policy, reference)
     core = tuple(dict.fromkeys("entropy" if name == "normalized_entropy" else name for name in want))
     if backend == "reference":
         values = naive_statistics(packed, labels[valid], core, top_k, temperature, reference)
@@ -159,6 +160,15 @@ def check_reference(policy: Projection, reference: Projection) -> None:
         )
 
 
+def check_forbidden(policy: Projection, reference: Projection) -> None:
+    different = forbidden_tokens(policy) != forbidden_tokens(reference)
+    if different.any():
+        raise ValueError(
+            f"Token {int(different.nonzero()[0])} has a bias of -inf in the model or in the reference only, so the KL is "
+            "infinite. Forbid the same tokens in both."
+        )
+
+
 def check_labels(labels: Tensor, valid: Tensor, policy: Projection, ignore_index: int) -> None:
     vocab_size = len(policy.weight)
     outside = valid & ((labels < 0) | (labels >= vocab_size))
@@ -168,9 +178,7 @@ def check_labels(labels: Tensor, valid: Tensor, policy: Projection, ignore_index
             f"Label {int(labels[tuple(first)])} at {place(first)} is outside the vocabulary of {vocab_size}; "
             f"ignored tokens must be {ignore_index}."
         )
-    if policy.bias is None:
-        return
-    forbidden = valid & (policy.bias.detach()[labels.where(valid, 0)] == FORBIDDEN)
+    forbidden = valid & forbidden_tokens(policy)[labels.where(valid, 0)]
     if forbidden.any():
         first = forbidden.nonzero()[0].tolist()
         raise ValueError(

@@ -1,6 +1,6 @@
 """Every per-token statistic the engine can produce: its formula, gradient, units and range.
 
-Tokens whose bias is -inf count as outside the vocabulary where a formula divides by V, log V aside.
+Tokens whose bias is -inf have probability 0 and are left out of the mean over the vocabulary.
 
 Notation, for one supervised token: z [V] the final logits (after scale and softcap), y the label,
 p = softmax(z), r = softmax(z_ref), q = softmax(z / temperature), e_y the one-hot of the label,
@@ -36,12 +36,18 @@ class Projection(NamedTuple):
     logit_scale: float = 1.0
 
 
+def forbidden_tokens(projection: Projection) -> Tensor:
+    """[V] bool: the tokens whose logit is -inf; a softcap makes the logit of a bias of -inf finite."""
+    weight, bias = projection.weight, projection.bias
+    if bias is None or projection.softcap is not None:
+        return torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    return bias.detach() <= FORBIDDEN
+
+
 def token_shares(projection: Projection) -> Tensor:
     """[V] in the statistics' dtype: 1 / V, or 0 for a forbidden token and the same for each of the others."""
-    weight, bias = projection.weight, projection.bias
-    allowed = weight.new_ones(len(weight)) if bias is None else bias.detach() > FORBIDDEN
-    allowed = allowed.to(torch.promote_types(weight.dtype, torch.float32))
-    return allowed / allowed.sum()
+    allowed = ~forbidden_tokens(projection)
+    return allowed.to(torch.promote_types(projection.weight.dtype, torch.float32)) / allowed.sum()
 
 
 @dataclass(frozen=True)
