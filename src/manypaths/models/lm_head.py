@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -25,6 +24,8 @@ from .refusals import refusal
 # Small enough for tanh to be linear, large enough to saturate it, and values between to check the fit.
 PROBE = (2.0**-12, 2.0**24, -30.0, -1.0, 0.0, 1.0, 30.0)
 SAMPLE = 32  # tokens whose logits and loss the model computes itself, once
+# Modules whose hooks on a head leave its output alone: FSDP2 gathers the weight, TRL's activation offloading pauses there
+HARMLESS_HOOKS = ("torch.distributed.", "trl.")
 # Names of the weight of the router loss, in models and in configs
 ROUTER_LOSS_WEIGHTS = ("router_aux_loss_coef", "aux_loss_coef")
 
@@ -55,10 +56,11 @@ def check_model(model: nn.Module) -> None:
     """ValueError for models whose loss is not the fused one, or cannot be reached."""
     if isinstance(model, (DistributedDataParallel, DataParallel, FullyShardedDataParallel)):
         raise refusal("wrapped model", model=type(model).__name__)
-    if is_compiled_module(model):
-        raise refusal("compiled model")
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
         raise refusal("encoder-decoder", model=type(base_of(model)).__name__)
+    if not getattr(config, "return_dict", True):
+        raise refusal("tuple outputs")
     plain_head(model)
 
 
@@ -70,22 +72,21 @@ def plain_head(model: nn.Module) -> nn.Linear:
         head = head.original_module if disabled else head.modules_to_save[head.active_adapters[0]]
     if head is None:
         raise refusal("no output head", model=type(model).__name__)
-    if is_compiled_module(head) or head._compiled_call_impl is not None:
-        raise refusal("compiled head")
+    head = getattr(head, "_orig_mod", head)  # under torch.compile
     if type(head).forward is not nn.Linear.forward:
         raise refusal(kind_of_head(head), head=f"{type(head).__module__}.{type(head).__name__}")
     if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
         raise refusal("patched head")
     for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
-        if not hook.__module__.startswith("torch.distributed."):  # FSDP2 gathers the weight there
+        if not hook.__module__.startswith(HARMLESS_HOOKS):
             raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
     return head
 
 
 def kind_of_head(head: nn.Module) -> str:
     """The name of the refusal of a head that is no plain linear layer."""
-    if hasattr(head, "token_adapter"):
-        return "trainable tokens in a tied head"
+    if type(head).__name__.startswith("TrainableTokens"):
+        return "trainable tokens of tied embeddings"
     package = type(head).__module__.split(".")[0]
     return {"peft": "adapter on the head", "bitsandbytes": "quantised head"}.get(package, "another kind of head")
 
@@ -113,8 +114,6 @@ def check_transform(given: Tensor, seen: Tensor, transform: Transform) -> None:
         first = tuple(wrong.nonzero()[0].tolist())
         given, seen, expected = (f"{float(values[first]):.6g}" for values in (given, seen, expected))
         raise refusal("changed logits", given=given, seen=seen, expected=expected)
-
-
 
 
 def router_loss_weight(model: nn.Module) -> float:
@@ -172,7 +171,7 @@ class HeadHook:
             zero = torch.zeros((), device=projection.weight.device)
             tie = sum((value.sum() for value in tensors(results[0])), zero) * 0.0
             probe = torch.tensor(PROBE, device=zero.device) + tie.float()
-            return probe.expand(*projection.hidden_states.shape[:-1], len(PROBE))
+            return probe.repeat(*projection.hidden_states.shape[:-1], 1)
 
         output = self.run(call, answer)
         seen = fit_transform(output.logits.detach().reshape(-1, len(PROBE))[0])
@@ -252,8 +251,6 @@ class HeadHook:
             output = call()
         if calls != 1:
             raise refusal("head called twice" if calls else "head never called", model=type(self.model).__name__)
-        if not hasattr(output, "logits"):
-            raise refusal("tuple outputs", model=type(self.model).__name__, output=type(output).__name__)
         return output
 
 

@@ -22,16 +22,12 @@ REFUSALS: dict[str, Refusal] = {
     "wrapped model": Refusal(
         "{model} wraps the model, whose forward and head it hides.", "Give the model itself, then wrap it."
     ),
-    "compiled model": Refusal(
-        "The model is compiled as a whole: the compiled forward would keep its own head.",
-        "Give the model itself; its layers may be compiled one by one.",
-    ),
     "weights on the meta device": Refusal(
         "{name} is on the meta device: it was never loaded, or is offloaded.",
         "Load all weights onto a device: no disk or CPU offload in device_map, to_empty() only before loading.",
     ),
     "tuple outputs": Refusal(
-        "{model} returned a {output}, which does not name its logits.",
+        "With return_dict=False the outputs are tuples, which name neither loss nor logits.",
         "Leave return_dict at True, in the call and in the model's config.",
     ),
     "shift_labels": Refusal(
@@ -41,23 +37,18 @@ REFUSALS: dict[str, Refusal] = {
     # Heads
     "adapter on the head": Refusal(
         "The output head is a {head}: the weights of an adapter there would silently not be trained.",
-        "Remove the head (lm_head) from target_modules, and with tied embeddings from ensure_weight_tying; "
-        "modules_to_save=['lm_head'] is fine.",
+        "Leave the head (lm_head) out of target_modules, and ensure_weight_tying at False; modules_to_save=['lm_head'] "
+        "is fine.",
     ),
-    "trainable tokens in a tied head": Refusal(
-        "trainable_token_indices of tied embeddings put an adapter on the output head, too, whose rows would silently "
-        "not be trained.",
+    "trainable tokens of tied embeddings": Refusal(
+        "Trainable tokens (trainable_token_indices) of tied embeddings put an adapter on the output head, too, whose rows "
+        "would silently not be trained.",
         "Untie the embeddings (tie_word_embeddings=False), or train all rows: modules_to_save=['embed_tokens'] with "
         "ensure_weight_tying=True.",
     ),
     "quantised head": Refusal(
-        "The output head is a {head}: its weight is quantised and cannot be trained.",
-        "Leave the head out of the quantised modules (llm_int8_skip_modules=['lm_head']), or that setting at its "
-        "default, which spares it.",
-    ),
-    "compiled head": Refusal(
-        "The output head is compiled, but its forward never runs: its fused loss takes its place.",
-        "Leave the head as it is; other modules may be compiled.",
+        "The output head is a {head}, a quantised layer: its weight cannot be trained, nor used at all where it is tied.",
+        "Leave llm_int8_skip_modules at its default, which spares the head, or add 'lm_head' to it.",
     ),
     "another kind of head": Refusal(
         "The output head is a {head}, not a plain linear layer: what it does beyond that would be lost.",
@@ -125,6 +116,6 @@ REFUSALS: dict[str, Refusal] = {
 }
 
 
-def refusal(name: str, **facts: Any) -> ValueError:
+def refusal(name: str, /, **facts: Any) -> ValueError:
     """The error to raise for the case `name` of REFUSALS."""
     return ValueError(" ".join(REFUSALS[name]).format(**facts))

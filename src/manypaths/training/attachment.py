@@ -86,9 +86,9 @@ class Attachment:
             raise refusal("shift_labels")
         model = self.hook.model
         if kwargs.setdefault("return_dict", True) is False:
-            raise refusal("tuple outputs", model=type(model).__name__, output="tuple")
+            raise refusal("tuple outputs")
         if args:
-            kwargs[next(iter(inspect.signature(type(base_of(model)).forward).parameters))] = args[0]
+            kwargs[next(iter(inspect.signature(base_of(model).forward).parameters))] = args[0]
         target = None
         with replaced_forward(model, self.original):  # its own while we compute: it is called, and replaced, in there
             if self.reference is not None:

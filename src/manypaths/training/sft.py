@@ -119,8 +119,9 @@ class SFTTrainer(trl.SFTTrainer):
             refuse_unsupported(self.accelerator, objective.needs_reference)
             self._totals = {"train": Counter(), "eval": Counter()}
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
-            if getattr(self.model.config.get_text_config(), "output_router_logits", False) and not self.aux_loss_enabled:
-                self.router_aux_loss_coef = router_loss_weight(self.model)  # kept where TRL does not look
+            routed = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+            if routed and not self.aux_loss_enabled:  # TRL knows one place of the weight only
+                self.router_aux_loss_coef = router_loss_weight(self.model)
                 self.aux_loss_enabled = self.router_aux_loss_coef != 0
 
     def _check_trained_tokens(self) -> None:
