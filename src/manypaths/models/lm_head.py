@@ -250,9 +250,7 @@ class HeadHook:
             if self.columns is not None and self.columns < len(weight):
                 weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
             if torch.is_autocast_enabled(hidden_states.device.type):
-                dtype = torch.get_autocast_dtype(hidden_states.device.type)
-                hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
-                bias = None if bias is None else bias.to(dtype)
+                hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
             hidden_states = hidden_states.to(weight.device)
             return answer(Projection(hidden_states, weight, bias, *(self.transform or Transform())))
 
