@@ -1,8 +1,11 @@
 """Tiny models and data, made on the spot: no test needs a download."""
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads cost tiny models more than they give
+CACHE = tempfile.TemporaryDirectory()
+os.environ["HF_DATASETS_CACHE"] = CACHE.name  # before datasets: test files leave nothing in the user's cache
 
 import pytest
 import torch
