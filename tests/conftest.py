@@ -1,11 +1,11 @@
 """Tiny models and data, made on the spot: no test needs a download."""
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads cost tiny models more than they give
-CACHE = tempfile.TemporaryDirectory()
-os.environ["HF_DATASETS_CACHE"] = CACHE.name  # before datasets: test files leave nothing in the user's cache
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # before datasets: the user's cache is not for test files
 
 import pytest
 import torch
@@ -18,6 +18,10 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {% generation %}{{ m['content'] }}<eos>{% endgeneration %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
