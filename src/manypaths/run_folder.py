@@ -53,6 +53,7 @@ PATHS = frozenset(
         "model_name_or_path",
         "dataset_name",
         "eval_dataset_name",
+        "datasets",
         "path",
         "data_files",
         "reference",
@@ -301,11 +302,11 @@ def plain(value: Any) -> Any:
 
 
 def by_content(value: Any, is_path: bool) -> Any:
-    """The value with every path, also one under a name of PATHS in a mapping, replaced by a name for what it holds."""
+    """The value with every path replaced by a name for what it holds; in a mapping of a list its own names count."""
     if isinstance(value, dict):
         return {key: by_content(inner, is_path or key in PATHS) for key, inner in value.items()}
     if isinstance(value, list):
-        return [by_content(inner, is_path) for inner in value]
+        return [by_content(inner, is_path and not isinstance(inner, dict)) for inner in value]
     return content_fingerprint(value) if is_path and isinstance(value, str) else value
 
 

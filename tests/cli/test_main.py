@@ -148,7 +148,7 @@ def test_mistakes_are_one_line_and_leave_nothing(start, capsys, extra, message):
     [
         ("", "bad.jsonl is empty"),
         ('{"text": "a"}\n{"text" "b"}\n', "bad.jsonl, line 2: broken JSON"),
-        ("[1, 2]\n", "bad.jsonl, line 1: a row must be a JSON object, found a list"),
+        ("[1, 2]\n", "bad.jsonl, row 1: 'text' must be text, found a number"),
         (
             '{"question": "a", "reply": "b"}\n',
             "bad.jsonl has the columns question, reply; accepted are: input_ids;",
@@ -174,7 +174,7 @@ def test_unmarked_assistant_part_is_refused(start, capsys):
     (start / "start" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     refused(
         capsys,
-        "not training-compatible",
+        "does not mark what the assistant says",
         sft("--assistant_only_loss", data="talk.jsonl"),
         left=["talk.jsonl"],
     )

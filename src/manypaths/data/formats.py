@@ -291,11 +291,11 @@ def check_trained_tokens(dataset: Iterable[Mapping[str, Any]], vocab_size: int |
     A position trains when its label is not -100 and a token stands before it.
 
     Returns: {"rows": rows read, "untrained_rows": those without a trained token}; reading stops after 1000
-        rows if some of them train.
+        rows if some of them train, or if it is a stream.
     Raises ValueError when no row trains a token, or when one that was read has ids outside `vocab_size`.
     """
     seen = untrained = 0
-    for row in dataset:
+    for row in dataset.take(ROWS_SAMPLED) if isinstance(dataset, IterableDataset) else dataset:
         labels = row["labels"] if row.get("labels") is not None else row["input_ids"]
         seen += 1
         check_ids(row, labels, vocab_size, seen)

@@ -179,9 +179,9 @@ class Planner:
 
         def fill(value: Any, is_path: bool) -> Any:
             if isinstance(value, Mapping):
-                return {name: fill(inner, False) for name, inner in value.items()}
+                return {name: fill(inner, is_path or name in PATHS) for name, inner in value.items()}
             if isinstance(value, (list, tuple)):
-                return [fill(inner, is_path) for inner in value]
+                return [fill(inner, is_path and not isinstance(inner, Mapping)) for inner in value]
             if not isinstance(value, str):
                 return value
             text = value.replace("{seed}", str(self.seed))

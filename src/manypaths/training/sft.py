@@ -148,8 +148,8 @@ class SFTTrainer(trl.SFTTrainer):
                 self.aux_loss_enabled = self.router_aux_loss_coef != 0
 
     def _check_trained_tokens(self) -> None:
-        if "labels" not in (self.train_dataset.column_names or ()):
-            return  # streamed, or labelled by the collator
+        if "labels" not in next(iter(self.train_dataset), {"labels": []}):
+            return  # labelled by the collator
         seen = check_trained_tokens(self.train_dataset, len(self.model.get_input_embeddings().weight))
         if seen["untrained_rows"]:
             self.accelerator.print(
