@@ -5,12 +5,12 @@ import inspect
 import pytest
 import torch
 import trl
-from peft import PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from peft import CPTConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 import manypaths
 from conftest import tiny_llama
-from manypaths.training.sft import config_of
+from manypaths.training.sft import config_of, virtual_tokens
 from naive import statistics
 from runs import lively_llama, steps, tokenised
 
@@ -20,6 +20,7 @@ CPU = dict(
 )  # fmt: skip
 PROMPTS = {
     "prompt tuning": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+    "prefix tuning": PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
     "p-tuning": PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=3, encoder_hidden_size=16),
 }
 
@@ -148,3 +149,9 @@ def test_prompts_are_not_packed(chats, tokenizer, tmp_path):
         manypaths.SFTTrainer(
             tiny_llama(len(tokenizer)), config, None, chats, None, tokenizer, peft_config=PROMPTS["prompt tuning"]
         )
+
+
+def test_prompts_with_a_loss_of_their_own_are_refused(model):
+    prompts = CPTConfig(task_type="CAUSAL_LM", cpt_token_ids=[3, 4], cpt_mask=[1, 1], cpt_tokens_type_mask=[1, 1])
+    with pytest.raises(ValueError, match="CPT weighs the loss of every token itself"):
+        virtual_tokens(get_peft_model(model, prompts))

@@ -4,8 +4,9 @@ import pytest
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> None:
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     if any("manypaths.testing" in argument or "manypaths/testing" in argument for argument in args):
+        early_config.addinivalue_line("markers", "slow: takes processes of its own")
         group = parser.getgroup("manypaths contracts")
         group.addoption("--objective", help="an objective to check: a name, or module:function")
         group.addoption("--objective_kwargs", default="{}", help="its hyper-parameters, as JSON")

@@ -103,7 +103,7 @@ class SFTConfig(trl.SFTConfig):
             smoothing = {"smoothing": self.label_smoothing_factor}
             asked.append((f"label_smoothing_factor={self.label_smoothing_factor}", "label_smoothing", smoothing))
         for option, objective, settings in asked:
-            if (self.objective, self.objective_kwargs) not in (("nll", None), (objective, settings)):
+            if (self.objective, self.objective_kwargs or None) not in (("nll", None), (objective, settings)):
                 raise ValueError(f"{option} and objective={self.objective!r} are two losses; leave one of them out.")
             self.objective, self.objective_kwargs = objective, settings
         self.loss_type, self.label_smoothing_factor = "nll", 0.0
