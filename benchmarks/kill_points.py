@@ -40,24 +40,7 @@ from manypaths.data import formats  # noqa: F401, imported before the forks, as 
 from manypaths.training import checkpoints, run  # noqa: F401
 
 STEPS, SAVE_STEPS = 12, 2
-WORDS = [
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "plus",
-    "minus",
-    "times",
-    "is",
-    "equals",
-    "answer",
-]
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "plus", "minus", "times", "is", "equals", "answer")
 KINDS = {
     "between": "SIGKILL at a random moment of a random step",
     "at a file": "SIGKILL before a random file of a save is made, moved or removed",

@@ -118,7 +118,7 @@ def test_resume_continues_the_same_run_only(start, capsys):
         (["--objectve", "sed"], "unknown option 'objectve'; did you mean objective"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--config", "none.yaml"], "No recipe at none.yaml"),
-        (["--resume_from_checkpoint", "true"], "out holds no checkpoint to resume from"),
+        (["--resume_from_checkpoint", "true"], "out holds no complete checkpoint to resume from"),
         (["--resume_from_checkpoint", "there"], "There is no checkpoint folder there"),
         (["--dataset_name", "none.jsonl"], "No data file at none.jsonl"),
         (["--dataset_name", "start/model.safetensors"], "Cannot read start/model.safetensors"),

@@ -172,9 +172,7 @@ def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
     return folder
 
 
-FULL = re.compile(
-    r"PytorchStreamWriter|inline_container|iostream error|\(os error (?:27|28|122)\)"
-)  # as torch and safetensors say it
+FULL = re.compile(r"PytorchStreamWriter|inline_container|iostream error|\(os error (?:27|28|122)\)")
 
 
 @contextmanager
