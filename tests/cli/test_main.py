@@ -85,7 +85,7 @@ def test_recipe_own_objective_and_evaluation_data(start, capsys):
     )
     assert sft("--config", "recipe.yaml") == 0
     assert json.loads((start / "out" / "manypaths_run.json").read_text())["settings"]["objective_kwargs"] == {"weight": 0.2}
-    assert "eval_ce" in capsys.readouterr().out
+    assert "evaluation at step 2: loss" in capsys.readouterr().out
     assert not list((start / "out").glob("checkpoint-*"))
 
 

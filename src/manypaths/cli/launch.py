@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -84,8 +85,8 @@ def start(subcommand: str, argv: list[str], processes: LaunchConfig) -> None:
 
 
 def end_like(codes: dict[int, int]) -> None:
-    """End as the processes did. codes: {rank: exit code, or minus the signal that ended it}."""
-    rank, code = min(codes.items(), key=lambda item: item[1])
+    """End as the processes did. codes: {rank: exit code, or minus the signal that ended it}; SIGTERM is the launcher's."""
+    rank, code = min(codes.items(), key=lambda item: (item[1] == -signal.SIGTERM, item[1]))
     if code > 0:
         sys.exit(code)
     error = ChildProcessError(

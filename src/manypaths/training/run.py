@@ -1,5 +1,6 @@
 """SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
@@ -23,7 +25,7 @@ from ..generation.prompts import is_conversation
 from ..grading.graders import resolve_grader
 from ..models.loading import check_model
 from ..objectives import resolve
-from ..run_folder import RunFolder, settings_of
+from ..run_folder import NO_ROOM, RunFolder, settings_of
 from .attachment import check_top_k
 from .checkpoints import checkpoints, resumed_from
 from .grpo import GRPOConfig, RewardConfig, train_grpo
@@ -217,13 +219,29 @@ def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
     return folder
 
 
+FULL = re.compile(r"PytorchStreamWriter|inline_container|iostream error|\(os error (?:27|28|122)\)")
+
+
+@contextmanager
+def told_when_full(folder: Path) -> Iterator[None]:
+    """A full disk is one OSError, whichever library meets it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not (FULL.search(str(error)) or getattr(error, "errno", None) in NO_ROOM):
+            raise
+        what = "No room to write to; free some space, and the same command with --resume_from_checkpoint auto goes on"
+        raise OSError(errno.ENOSPC, what, str(folder)) from error
+
+
 @contextmanager
 def held(folder: RunFolder, config: Any) -> Iterator[str | None]:
     """The folder for this run alone, and the checkpoint to go on from; the first of several processes sees to both."""
     first = os.environ.get("RANK", "0") == "0"
     with folder if first else nullcontext():
         chosen = [checkpoint_of(folder, config, config.world_size, print) if first else None]
-        yield (broadcast_object_list(chosen) if config.world_size > 1 else chosen)[0]
+        with told_when_full(folder.path):
+            yield (broadcast_object_list(chosen) if config.world_size > 1 else chosen)[0]
 
 
 def silent(_: str) -> None:
