@@ -18,7 +18,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 def test_public_names():
     """A new name here is a promise to users: add it on purpose, with documentation."""
     assert manypaths.__all__ == [
-        "OBJECTIVES", "STATISTICS", "Objective", "Projection", "SFTConfig", "SFTTrainer", "attach", "detach",
+        "OBJECTIVES", "STATISTICS", "Objective", "Projection", "SFTConfig", "SFTTrainer", "attach", "calibrate",
+        "detach",
         "objectives", "resolve", "token_statistics",
     ]  # fmt: skip
     assert all(getattr(manypaths, name) is not None for name in manypaths.__all__)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .engine import STATISTICS, Projection, token_statistics
     from .objectives import OBJECTIVES, Objective, resolve
     from .training.attachment import attach, detach
+    from .training.calibration import calibrate
     from .training.sft import SFTConfig, SFTTrainer
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __all__ = [
     "SFTConfig",
     "SFTTrainer",
     "attach",
+    "calibrate",
     "detach",
     "objectives",
     "resolve",
@@ -28,6 +30,7 @@ HOMES = {
     "engine": ("STATISTICS", "Projection", "token_statistics"),
     "objectives": ("OBJECTIVES", "Objective", "resolve"),
     "training.attachment": ("attach", "detach"),
+    "training.calibration": ("calibrate",),
     "training.sft": ("SFTConfig", "SFTTrainer"),
 }
 

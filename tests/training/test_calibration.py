@@ -8,8 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manypaths.objectives import resolve
 from manypaths.objectives.selection import below
-from manypaths.training.calibration import FILE, Calibration, calibrate, check_fraction, quantile_threshold
+from manypaths.training.calibration import FILE, Calibration, calibration_of, check_fraction, quantile_threshold
+
+SED = resolve("sed")
 
 
 def share_below(values, fraction):
@@ -39,8 +42,8 @@ def test_ties_select_fewer_never_more():
 def test_bf16_masses_would_tie():
     """Near 1 a bf16 mass takes a handful of values; the realised share of a calibration says so."""
     mass = 1 - 10.0 ** -(1 + 4 * torch.rand(5000, generator=torch.Generator().manual_seed(0)))
-    fine = calibrate(mass, 0.7, "threshold", "topk_mass", 2)
-    coarse = calibrate(mass.bfloat16(), 0.7, "threshold", "topk_mass", 2)
+    fine = calibration_of(mass, 0.7, SED)
+    coarse = calibration_of(mass.bfloat16(), 0.7, SED)
     assert fine.realised_fraction == pytest.approx(0.7, abs=1e-3)
     assert coarse.realised_fraction < 0.65
 
@@ -60,7 +63,7 @@ def test_empty_and_nan_samples_are_refused():
 
 
 def test_what_it_says_and_stores(tmp_path):
-    calibration = calibrate(torch.arange(10) / 10, 0.35, "threshold", "topk_mass", 2)
+    calibration = calibration_of(torch.arange(10) / 10, 0.35, SED)
     assert calibration == Calibration("threshold", "topk_mass", pytest.approx(0.3), 0.35, pytest.approx(0.3), 10, 2)
     assert str(calibration) == (
         "calibrated threshold = 0.3: topk_mass (top_k 2) is below it on 30.0% of 10 trained tokens (requested 35.0%)"
@@ -73,6 +76,6 @@ def test_what_it_says_and_stores(tmp_path):
 
 def test_a_stored_threshold_selects_the_same_tokens(tmp_path):
     values = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    calibration = calibrate(values, 0.3, "threshold", "topk_mass", 2)
+    calibration = calibration_of(values, 0.3, SED)
     calibration.save(tmp_path)
     assert int((values < Calibration.load(tmp_path).threshold).sum()) == 300

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from manypaths.training.calibration import FILE, Calibration
+from manypaths.training.attachment import attach
+from manypaths.training.calibration import FILE, Calibration, calibrate
 from naive import statistics as naive_statistics
 from runs import label_rows, lively_llama, steps, tokenised, trainer
 
@@ -103,14 +104,15 @@ OPTIONS = dict(max_steps=4, save_strategy="steps", save_steps=2, optim="adamw_to
 def test_a_resumed_run_retraces_the_uninterrupted_one(chats, tokenizer, tmp_path):
     whole = sed(chats, tokenizer, tmp_path, **OPTIONS)
     whole.train()
-    stored = Calibration.load(tmp_path / "checkpoint-2")
-    assert stored == whole.calibration == Calibration.load(tmp_path) == Calibration.load(tmp_path / "checkpoint-4")
+    stored, last = (Calibration.load(tmp_path / f"checkpoint-{step}") for step in (2, 4))
+    assert stored.threshold == whole.calibration.threshold == Calibration.load(tmp_path).threshold
+    assert last == whole.calibration and last.trained_tokens > stored.trained_tokens
     assert json.loads((tmp_path / FILE).read_text())["top_k"] == 2
 
     resumed = sed(chats, tokenizer, tmp_path, **OPTIONS)
     resumed._calibrate = lambda model: pytest.fail("a trained model was calibrated")
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert resumed.calibration == stored
+    assert resumed.calibration == whole.calibration, "the tokens before and after the checkpoint are counted once"
     for metric in ("loss", "grad_norm", "ce", "mask_rate", "mask_rate_requested"):
         expected = [row[metric] for row in steps(whole)]
         assert [row[metric] for row in steps(resumed)] == pytest.approx(expected, rel=1e-6), metric
@@ -123,7 +125,7 @@ def test_resuming_from_the_last_checkpoint_finds_the_threshold(chats, tokenizer,
     first.train()
     resumed = sed(chats, tokenizer, tmp_path, **OPTIONS)
     resumed.train(resume_from_checkpoint=True)
-    assert resumed.calibration == first.calibration and resumed.state.global_step == 4
+    assert resumed.calibration.threshold == first.calibration.threshold and resumed.state.global_step == 4
 
 
 def test_a_checkpoint_without_its_calibration_is_an_error(chats, tokenizer, tmp_path):
@@ -179,3 +181,42 @@ def test_a_calibration_that_lies_in_the_working_folder_is_nobodys(chats, tokeniz
     run = sed(chats, tokenizer, tmp_path / "run", evaluation=chats)
     run.evaluate()
     assert run.calibration.threshold != 0.123
+
+
+def test_calibrating_by_hand_is_what_the_trainer_does(chats, tokenizer, tmp_path):
+    run = sed(chats, tokenizer, tmp_path, max_steps=1, per_device_train_batch_size=4)
+    batches = [{**batch} for batch in run.get_train_dataloader()]
+    calibration = calibrate(lively_llama(len(tokenizer)), batches, "sed", fraction=0.3)
+    run.train()
+    assert calibration.num_tokens == run.calibration.num_tokens
+    assert calibration.threshold == pytest.approx(run.calibration.threshold, rel=1e-5)
+    attached = attach(lively_llama(len(tokenizer)), "sed", {"threshold": calibration.threshold})
+    batch = {name: batches[0][name] for name in ("input_ids", "attention_mask", "labels")}
+    assert torch.isfinite(attached(**batch).loss)
+    with pytest.raises(ValueError, match="'gem' lacks no hyper-parameter"):
+        calibrate(attached, batches, "gem")
+    with pytest.raises(ValueError, match="no trained token"):
+        calibrate(lively_llama(len(tokenizer)), [{**batch, "labels": torch.full_like(batch["labels"], -100)}], "sed")
+
+
+def test_a_mask_that_drifts_is_said_once_and_counted(chats, tokenizer, tmp_path, capsys):
+    run = sed(chats, tokenizer, tmp_path, max_steps=60, learning_rate=0.01, save_strategy="steps", save_steps=6)
+    run.train()
+    rates = [row["mask_rate"] for row in steps(run)]
+    assert min(rates) < 0.15, "the model was meant to become sure"
+    out = capsys.readouterr().out
+    assert out.count("the model is no longer as sure as it was at calibration") == 1
+    run.save_model(str(tmp_path / "end"))
+    stored = Calibration.load(tmp_path / "end")
+    tokens = [row["num_tokens"] for row in steps(run)]
+    assert stored.trained_tokens > Calibration.load(tmp_path / "checkpoint-6").trained_tokens > 0 and tokens
+    assert min(rates) <= stored.trained_fraction <= max(rates)
+    assert f"in training {stored.trained_fraction:.1%}" in str(stored)
+
+
+def test_the_model_card_says_what_was_minimised(chats, tokenizer, tmp_path):
+    run = sed(chats, tokenizer, tmp_path, max_steps=1)
+    run.train()
+    run.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert "- objective: `sed`" in card and "arXiv:2602.07464" in card and str(run.calibration) in card

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -26,17 +27,16 @@ from trl.trainer.utils import FusedCausalLMOutput
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
 from ..models.lm_head import HeadHook, is_peft, router_loss_weight
-from ..models.loading import evaluating
 from ..models.reference_model import reference_of
 from ..models.refusals import refusal
 from ..objectives import resolve
-from ..objectives.registry import CALIBRATED
-from ..run_folder import nothing_left_on_failure
+from ..objectives.registry import describe
+from ..run_folder import nothing_left_on_failure, write_whole
 from .attachment import check_head
-from .calibration import Calibration, calibrate, check_fraction
+from .calibration import Calibration, calibration_of, check_fraction, statistic_values
 from .checkpoints import resumed_from
 from .metrics import label_probability_quantiles, means, sums
-from .reduction import TokenLosses, statistics_of, token_losses
+from .reduction import TokenLosses, token_losses
 
 
 @dataclass
@@ -141,6 +141,8 @@ class SFTTrainer(trl.SFTTrainer):
             if self._virtual_tokens and self.padding_free:
                 raise ValueError("Prompt tuning ignores position_ids, so packed documents would attend to each other.")
             self._totals = {"train": Counter(), "eval": Counter()}
+            self._drifted = False
+            self._base = self.model.config.name_or_path
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
             routed = getattr(self.model.config.get_text_config(), "output_router_logits", False)
             if routed and not self.aux_loss_enabled:  # TRL knows one place of the weight only
@@ -220,8 +222,11 @@ class SFTTrainer(trl.SFTTrainer):
         """Adds this micro-batch, over all ranks, to what the next log shows."""
         totals = sums(self.objective, statistics)
         gathered = self.accelerator.gather_for_metrics(torch.stack(list(totals.values()))[None]).sum(0).tolist()
+        gathered = dict(zip(totals, gathered, strict=True))
         mode = "train" if self.model.training else "eval"
-        self._totals[mode].update(dict(zip(totals, gathered, strict=True)))
+        self._totals[mode].update(gathered)
+        if mode == "train" and self.calibration is not None:
+            self.calibration = self.calibration.trained_on(int(gathered["tokens"]), int(gathered["masked"]))
         for name, value in label_probability_quantiles(statistics["logprob"]).items():
             self._metrics[mode][name].append(value)
 
@@ -231,27 +236,46 @@ class SFTTrainer(trl.SFTTrainer):
         metrics = means(self._totals[mode])
         if "mask_rate" in metrics and self.calibration is not None:
             metrics["mask_rate_requested"] = self.calibration.requested_fraction
+            self._warn_of_drift(metrics["mask_rate"], self.calibration.requested_fraction)
         for name, value in metrics.items():
             self._metrics[mode][name] = [value]
         self._totals[mode].clear()
         super().log(logs, start_time)
 
+    def _warn_of_drift(self, rate: float, requested: float) -> None:
+        """Once: a model that has become surer, or less sure, than it was at calibration."""
+        if self._drifted or abs(rate - requested) <= requested / 2:
+            return
+        self._drifted = True
+        self.accelerator.print(
+            f"warning: at step {self.state.global_step} {rate:.0%} of the tokens are below the threshold, and "
+            f"{requested:.0%} were asked for: the model is no longer as sure as it was at calibration. Where none is below "
+            f"it, {self.objective.name} is cross-entropy. A larger calibration_fraction or threshold selects more; the rate "
+            "of the whole run is kept in calibration.json."
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL's card, with what was minimised."""
+        super().create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir, "README.md")
+        if self.is_world_process_zero() and card.is_file():
+            write_whole(card, f"{card.read_text(encoding='utf-8').rstrip()}\n\n{self._objective_section()}\n")
+
+    def _objective_section(self) -> str:
+        about = next((row for row in describe() if row["name"] == self.objective.name), None)
+        facts = {"objective": f"`{self.objective.name}`"}
+        facts |= {"loss per token": f"`{about['formula']}`", "paper": about["paper"]} if about else {}
+        facts |= {name: str(value) for name, value in self.objective.hyperparameters.items()}
+        facts |= {"threshold": str(self.calibration)} if self.calibration else {}
+        facts |= {"starting model": self._base} if self._base and not Path(self._base).is_dir() else {}
+        facts |= {"reference": self.args.reference or "the starting model"} if self._reference else {}
+        return "### Objective\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items())
+
     def _calibrate(self, model: nn.Module) -> None:
         """Sets the missing hyper-parameter from trained tokens of the model as it is now, on all ranks alike."""
-        name = self.objective.missing[0]
-        statistic = CALIBRATED[name]
-        parameters = self.objective.engine_parameters
-        values: list[Tensor] = []
-        with evaluating(model), torch.no_grad():
-            for inputs in self._calibration_batches():
-                labels = inputs.pop("labels")
-
-                def read(policy: Projection, labels: Tensor = labels) -> Tensor:
-                    return statistics_of(*self._aligned(policy, labels), (statistic,), **parameters)[0][statistic]
-
-                values.append(self._hook(partial(model, **inputs), read).result.float().cpu())
-        gathered = torch.cat(gather_object([torch.cat(values)]))
-        self._adopt(calibrate(gathered, self.args.calibration_fraction, name, statistic, parameters.get("top_k")))
+        values = statistic_values(self._hook, model, self._calibration_batches(), self.objective, self._aligned)
+        gathered = torch.cat(gather_object([values]))
+        self._adopt(calibration_of(gathered, self.args.calibration_fraction, self.objective))
         self.accelerator.print(str(self.calibration))
         if self.args.should_save:
             self.calibration.save(self.args.output_dir)
