@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..engine import Projection
@@ -77,7 +78,7 @@ def plain_head(model: nn.Module) -> nn.Linear:
     if type(head).forward is not nn.Linear.forward:
         raise refusal(kind_of_head(head), head=f"{type(head).__module__}.{type(head).__name__}")
     if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
-        raise refusal("patched head")
+        raise refusal("vocabulary-sharded head" if isinstance(head.weight, DTensor) else "patched head")
     for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
         if not hook.__module__.startswith(HARMLESS_HOOKS):
             raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
@@ -247,6 +248,8 @@ class HeadHook:
             nonlocal calls
             calls += 1
             weight, bias = head.weight, head.bias
+            if isinstance(weight, DTensor):
+                raise refusal("vocabulary-sharded head")
             if self.columns is not None and self.columns < len(weight):
                 weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
             if torch.is_autocast_enabled(hidden_states.device.type):
