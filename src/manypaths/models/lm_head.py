@@ -160,7 +160,7 @@ class HeadHook:
         check_model(model)
         self.model = model
         self.transform: Transform | None = None
-        self.columns: int | None = None  # how many of the head's the model keeps
+        self.columns: int | None = None  # how many of the head's the model keeps, if not all
 
     def __call__(self, call: Callable[[], Any], score: Callable[[Projection], Any]) -> Captured:
         if self.transform is None:
@@ -181,8 +181,8 @@ class HeadHook:
             raise refusal("changing logit transform", before=self.transform, now=seen)
         return Captured(output, results[0])
 
-    def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int]:
-        """What the model does to its logits, and how many columns of them it keeps.
+    def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int | None]:
+        """What the model does to its logits, and how many columns of them it keeps if not all.
 
         One forward without gradients, before the first; leaves the random state as it was. The head answers with the
         real logits of SAMPLE tokens of the first sequence, PROBE in the last of them. They are a constant, and from
@@ -237,7 +237,7 @@ class HeadHook:
         transform = fit_transform(seen[0, -1, : len(PROBE)])
         check_transform(given[0][..., :columns], seen, transform)
         check_loss(self.model, output, labels)
-        return transform, columns
+        return transform, columns if columns < given[0].shape[-1] else None
 
     def run(self, call: Callable[[], Any], answer: Callable[[Projection], Tensor]) -> Any:
         """The model's output with `answer` in the place of its head."""
@@ -250,7 +250,7 @@ class HeadHook:
             weight, bias = head.weight, head.bias
             if isinstance(weight, DTensor):
                 raise refusal("vocabulary-sharded head")
-            if self.columns is not None and self.columns < len(weight):
+            if self.columns is not None:
                 weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
             if torch.is_autocast_enabled(hidden_states.device.type):
                 dtype = torch.get_autocast_dtype(hidden_states.device.type)
