@@ -276,6 +276,24 @@ def test_a_loss_that_would_vanish_is_refused(more_loss):
         manypaths.attach(altered(more_loss=more_loss), "nll")(**batch())
 
 
+@pytest.mark.parametrize("labels_matter", (False, True), ids=("returns", "fails on other labels"))
+def test_a_loss_fused_with_the_head_is_not_asked_for(labels_matter):
+    """As Liger's: with labels the model computes its loss from hidden states, without logits."""
+
+    class Fused(Altered):
+        def forward(self, labels=None, **inputs):
+            if labels is None:
+                return super().forward(**inputs)
+            assert not labels_matter or labels.shape == inputs["input_ids"].shape
+            return hf.modeling_outputs.CausalLMOutputWithPast(loss=torch.zeros(()))
+
+    torch.manual_seed(0)
+    model = Fused()
+    with pytest.warns(UserWarning, match="Fused leaves its head out: its own loss is not checked"):
+        loss = manypaths.attach(copy.deepcopy(model), "nll")(**batch()).loss
+    torch.testing.assert_close(loss, Altered.forward(model, **batch()).loss)
+
+
 def test_wrappers_see_no_gradients_while_the_model_is_read():
     """DDP would wait for a backward pass that never comes."""
     model, seen = altered(lambda z, model: z * model.scale), []

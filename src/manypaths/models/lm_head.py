@@ -9,6 +9,7 @@ model gets real logits, and labels, of a few tokens, and both its logits and its
 import contextlib
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -197,11 +198,17 @@ class HeadHook:
         @functools.wraps(own_forward)
         def with_labels(*args: Any, **kwargs: Any) -> Any:
             try:
-                return own_forward(*args, **{**kwargs, "labels": labels})
+                output = own_forward(*args, **{**kwargs, "labels": labels})
             except Exception as error:
-                if not given:
-                    raise
-                raise refusal("logits of the batch's shape", tokens=SAMPLE, error=error) from error
+                if given:
+                    raise refusal("logits of the batch's shape", tokens=SAMPLE, error=error) from error
+            if given:
+                return output
+            output = own_forward(*args, **kwargs)
+            warnings.warn(
+                f"With labels {type(base).__name__} leaves its head out: its own loss is not checked.", stacklevel=2
+            )
+            return output
 
         def answer(projection: Projection) -> Tensor:
             hidden_states = projection.hidden_states
