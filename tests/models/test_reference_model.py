@@ -7,10 +7,14 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 from batches import padded, sequences
 from conftest import tiny_llama
+from manypaths.models.lm_head import HeadHook
 from manypaths.models.reference_model import adapter_switched_off, frozen, frozen_copy, is_peft, reference_of
 
 V = 61
@@ -184,6 +188,13 @@ def one_rank():
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
+
+
+def test_a_head_of_tensor_parallelism_is_refused(one_rank):
+    model = tiny_llama(V)
+    parallelize_module(model, init_device_mesh("cpu", (1,)), {"lm_head": ColwiseParallel(output_layouts=Replicate())})
+    with pytest.raises(ValueError, match="Keep lm_head out of the tensor-parallel plan"):
+        HeadHook(model)(lambda: model(**inputs()), lambda projection: ())
 
 
 def test_a_sharded_model_cannot_be_copied(one_rank):

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..engine import Projection
@@ -77,7 +78,7 @@ def plain_head(model: nn.Module) -> nn.Linear:
     if type(head).forward is not nn.Linear.forward:
         raise refusal(kind_of_head(head), head=f"{type(head).__module__}.{type(head).__name__}")
     if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
-        raise refusal("patched head")
+        raise refusal("vocabulary-sharded head" if isinstance(head.weight, DTensor) else "patched head")
     for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
         if not hook.__module__.startswith(HARMLESS_HOOKS):
             raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
@@ -159,7 +160,7 @@ class HeadHook:
         check_model(model)
         self.model = model
         self.transform: Transform | None = None
-        self.columns: int | None = None  # how many of the head's the model keeps
+        self.columns: int | None = None  # how many of the head's the model keeps, if not all
 
     def __call__(self, call: Callable[[], Any], score: Callable[[Projection], Any]) -> Captured:
         if self.transform is None:
@@ -180,8 +181,8 @@ class HeadHook:
             raise refusal("changing logit transform", before=self.transform, now=seen)
         return Captured(output, results[0])
 
-    def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int]:
-        """What the model does to its logits, and how many columns of them it keeps.
+    def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int | None]:
+        """What the model does to its logits, and how many columns of them it keeps if not all.
 
         One forward without gradients, before the first; leaves the random state as it was. The head answers with the
         real logits of SAMPLE tokens of the first sequence, PROBE in the last of them. They are a constant, and from
@@ -236,7 +237,7 @@ class HeadHook:
         transform = fit_transform(seen[0, -1, : len(PROBE)])
         check_transform(given[0][..., :columns], seen, transform)
         check_loss(self.model, output, labels)
-        return transform, columns
+        return transform, columns if columns < given[0].shape[-1] else None
 
     def run(self, call: Callable[[], Any], answer: Callable[[Projection], Tensor]) -> Any:
         """The model's output with `answer` in the place of its head."""
@@ -247,7 +248,9 @@ class HeadHook:
             nonlocal calls
             calls += 1
             weight, bias = head.weight, head.bias
-            if self.columns is not None and self.columns < len(weight):
+            if isinstance(weight, DTensor):
+                raise refusal("vocabulary-sharded head")
+            if self.columns is not None:
                 weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
             if torch.is_autocast_enabled(hidden_states.device.type):
                 hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))

@@ -109,6 +109,10 @@ REFUSALS: dict[str, Refusal] = {
         "A reference model is not supported with FSDP or DeepSpeed.", "Use one device or DDP."
     ),
     # Parallelism
+    "vocabulary-sharded head": Refusal(
+        "Tensor parallelism has sharded the output head's weight over devices (DTensor).",
+        "Keep lm_head out of the tensor-parallel plan; a plan of the other layers is fine with attach.",
+    ),
     "tensor, context or sequence parallelism": Refusal(
         "Tensor, context and sequence parallelism are not supported.", "Use DDP or FSDP2."
     ),
