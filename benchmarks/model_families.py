@@ -9,11 +9,14 @@ are written, from the newest record.
 
 import datetime
 import json
+import re
 import sys
 import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+
+from manypaths.models.refusals import REFUSALS
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks/results"
@@ -83,7 +86,7 @@ def left_out_table(record: dict) -> str:
 
 def reason(row: dict) -> str:
     if "differences" in row:
-        return f"loss, gradient off by {largest(row)}" + (f"; {row['note']}" if "note" in row else "")
+        return f"loss, gradient off by {largest(row)}"
     return row["reason"]
 
 
@@ -106,7 +109,19 @@ def summary(record: dict) -> str:
     )
 
 
-PARTS = {"summary": summary, "families": families_table, "left out": left_out_table, "adapters": adapters_table}
+def refusals_table(_: dict) -> str:
+    """From the code that refuses; what stands in underscores is a fact of the case."""
+    body = [[name, *(re.sub(r"{(\w+)}", r"_\1_", text) for text in one)] for name, one in REFUSALS.items()]
+    return table("case | reason | instead", body)
+
+
+PARTS = {
+    "summary": summary,
+    "families": families_table,
+    "left out": left_out_table,
+    "adapters": adapters_table,
+    "refusals": refusals_table,
+}
 
 
 def page(text: str, record: dict) -> str:
