@@ -107,12 +107,12 @@ def read_exactly(paths: Sequence[Path], features: "Features") -> "Dataset":
 
     changed = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
     try:
-        return Dataset.from_generator(encoded_rows, features=features, gen_kwargs={"files": changed, "as_": features})
+        return Dataset.from_generator(encoded_rows, features=features, gen_kwargs={"files": changed, "features": features})
     except Exception as error:  # datasets wraps what the generator and pyarrow raise
         raise ValueError(f"Cannot read {paths[0]}: {one_line(root(error))}") from error
 
 
-def encoded_rows(files: tuple[tuple[str, int, int], ...], as_: "Features") -> Iterator[dict[str, Any]]:
+def encoded_rows(files: tuple[tuple[str, int, int], ...], features: "Features") -> Iterator[dict[str, Any]]:
     """Rows with what a `datasets.Json` feature holds written out; (file, time, size) let the cache notice changes."""
     from datasets import Json
 
@@ -120,7 +120,7 @@ def encoded_rows(files: tuple[tuple[str, int, int], ...], as_: "Features") -> It
         for row in json_rows(Path(file)):
             yield {
                 name: json.dumps(row[name], ensure_ascii=False) if isinstance(feature, Json) else row[name]
-                for name, feature in as_.items()
+                for name, feature in features.items()
                 if row.get(name) is not None
             }
 
