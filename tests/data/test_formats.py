@@ -92,6 +92,8 @@ def test_conversions_keep_what_a_message_holds(tmp_path):
     split = load_training_data(path, layout="last_answer", system_prompt="s")[1500]
     assert split["completion"] == talk[1:] and split["tools"] == [{"name": "f"}]
     assert split["prompt"] == [{"role": "system", "content": "s"}, talk[0]]
+    path = write_rows(tmp_path / "rows.jsonl", [rows[0] | {"tools": None}, rows[-1]])
+    assert list(load_training_data(path, layout="last_answer", system_prompt="s", streaming=True))[1] == split
 
 
 def test_images_are_kept_and_audio_is_refused(tmp_path):

@@ -53,6 +53,7 @@ def test_plain_and_tool_talk_go_together(tmp_path):
     mixed = load_mixture([{"path": path} for path in paths])
     assert mixed["messages"] == [row["messages"] for row in plain + calls]
     assert mixed["tools"] == [None, None, [{"name": "f"}]]
+    assert list(load_mixture([{"path": path} for path in paths], streaming=True)) == mixed.to_list()
 
 
 def test_every_part_is_converted_first(tmp_path):

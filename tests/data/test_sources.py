@@ -53,6 +53,7 @@ CHANGED = {
 def test_what_load_dataset_would_change_is_kept(tmp_path, rows, end):
     path = write_rows(tmp_path / "rows.jsonl", rows, end)
     assert repr(read_source(path).to_list()) == repr(rows)
+    assert repr(list(read_source(path, streaming=True))) == repr(rows)
     if rows != CHANGED["nulls"][0]:
         assert repr(trl_reads(path).to_list()) != repr(rows), "the slower way is no longer needed"
 
@@ -96,3 +97,11 @@ def test_a_stream_names_a_broken_line(tmp_path):
     path.write_text('{"text": "a"}\n{"text" "b"}\n')
     with pytest.raises(ValueError, match="line 2: broken JSON"):
         read_source(path, streaming=True)
+
+
+def test_a_stream_names_a_column_that_comes_late(tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", [{"text": "a", "tools": None}] * 1000 + [{"text": "b", "late": 1}])
+    stream = iter(read_source(path, streaming=True))
+    assert [next(stream) for _ in range(1000)][-1] == {"text": "a", "tools": None}
+    with pytest.raises(ValueError, match="the column 'late' comes after the first 1000 rows"):
+        next(stream)

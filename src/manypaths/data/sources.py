@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
 EXTENSIONS = (".json", ".jsonl", ".parquet")
+STREAM_START = 1000  # rows that tell the columns of a streamed file
 
 
 def read_source(
@@ -74,54 +76,58 @@ def read_files(paths: Sequence[Path], split: str, streaming: bool) -> "Dataset |
 def read_parquet(paths: Sequence[Path], streaming: bool) -> "Dataset | IterableDataset":
     try:
         with quiet():
-            return load("parquet", paths, streaming)
+            return load("parquet", paths, streaming=streaming)
     except Exception as error:  # pyarrow and datasets wrap a damaged file in several ways
         raise ValueError(f"{paths[0]} is no readable parquet file: {one_line(root(error))}") from error
 
 
 def read_json(paths: Sequence[Path], streaming: bool) -> "Dataset | IterableDataset":
-    """Rows as they are written, from memory-mapped Arrow files in the datasets cache.
+    """Rows as they are written, from memory-mapped Arrow files in the datasets cache, or as they are needed.
 
-    `load_dataset` is fast, and right for text and for objects that all have the same keys. Where it fails, and where
-    it may have changed something (`is_as_written`), every object is kept as its own JSON instead; a broken line is
-    named on the way. A stream is read as `load_dataset` reads it.
+    `load_dataset` is fast, and right for text and for objects that all have the same keys. Where it fails, where it may
+    have changed something (`is_as_written`), and for streams every object is kept as its own JSON instead; a broken
+    line is named on the way.
     """
+    from datasets import Dataset, IterableDataset
+
     try:
         with quiet():
-            dataset = load("json", paths, streaming)
-            if next(iter(dataset)) and (streaming or all(map(is_as_written, dataset.data.columns))):
+            dataset = None if streaming else load("json", paths)
+            if dataset is not None and all(map(is_as_written, dataset.data.columns)):
                 return dataset
     except Exception:  # of pyarrow, pandas and datasets; the rows tell what it is
         pass
-    features = features_of(row for path in paths for row in json_rows(path))
+    rows = (row for path in paths for row in json_rows(path))
+    features = features_of(islice(rows, STREAM_START) if streaming else rows)
     if not features:
         raise ValueError(f"{paths[0]} is empty; it needs at least one row.")
-    if streaming:
-        raise ValueError(f"{paths[0]} cannot be streamed: its rows have different types. Read it without streaming.")
-    return read_exactly(paths, features)
-
-
-def read_exactly(paths: Sequence[Path], features: "Features") -> "Dataset":
-    """The rows of JSON files with these features (of `features_of`), one row in memory at a time."""
-    from datasets import Dataset
-
-    changed = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    changed = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+    kind = IterableDataset if streaming else Dataset
     try:
-        return Dataset.from_generator(encoded_rows, features=features, gen_kwargs={"files": changed, "as_": features})
+        return kind.from_generator(encoded_rows, features=features, gen_kwargs={"files": changed, "features": features})
     except Exception as error:  # datasets wraps what the generator and pyarrow raise
         raise ValueError(f"Cannot read {paths[0]}: {one_line(root(error))}") from error
 
 
-def encoded_rows(files: tuple[tuple[str, int, int], ...], as_: "Features") -> Iterator[dict[str, Any]]:
-    """Rows with what a `datasets.Json` feature holds written out; (file, time, size) let the cache notice changes."""
+def encoded_rows(files: Sequence[tuple[str, int, int]], features: "Features") -> Iterator[dict[str, Any]]:
+    """Rows with what a `datasets.Json` feature holds written out; (file, time, size) let the cache notice changes.
+
+    Raises ValueError for a column that `features` lacks.
+    """
     from datasets import Json
 
     for file, _, _ in files:
         for row in json_rows(Path(file)):
+            for name in row.keys() - features.keys():
+                raise ValueError(
+                    f"{file}: the column {name!r} comes after the first {STREAM_START} rows; do not stream it."
+                )
             yield {
-                name: json.dumps(row[name], ensure_ascii=False) if isinstance(feature, Json) else row[name]
-                for name, feature in as_.items()
-                if row.get(name) is not None
+                name: json.dumps(value, ensure_ascii=False)
+                if isinstance(feature, Json) and value is not None
+                else value
+                for name, feature in features.items()
+                for value in [row.get(name)]
             }
 
 
@@ -160,10 +166,10 @@ def is_as_written(values: Any, inside: bool = False) -> bool:
     return number or pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
 
 
-def load(builder: str, paths: Sequence[Path], streaming: bool) -> "Dataset | IterableDataset":
+def load(builder: str, paths: Sequence[Path], **how: Any) -> "Dataset | IterableDataset":
     from datasets import load_dataset
 
-    return load_dataset(builder, data_files={"train": list(map(str, paths))}, split="train", streaming=streaming)
+    return load_dataset(builder, data_files={"train": list(map(str, paths))}, split="train", **how)
 
 
 @contextmanager
