@@ -1,8 +1,11 @@
 """Tiny models and data, made on the spot: no test needs a download."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads cost tiny models more than they give
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp()  # before datasets: the user's cache is not for test files
 
 import pytest
 import torch
@@ -15,6 +18,10 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|> {% generation %}{{ m['content'] }}<eos>{% endgeneration %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

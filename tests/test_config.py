@@ -130,3 +130,19 @@ def test_missing_recipe_and_missing_required_option(tmp_path):
     with pytest.raises(ValueError, match="required: --output_dir"):
         read(types=(Other,))
     assert read("--config", recipe(tmp_path, "output_dir: x"), types=(Other,)).output_dir == "x"
+
+
+@dataclass
+class Aliased:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Model."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Data."})
+
+
+def test_short_names_work_on_the_command_line_and_in_recipes(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: base\ndata: chats.jsonl\n")
+    assert parse([Aliased], ["--config", str(recipe)], "prog") == (Aliased("base", "chats.jsonl"),)
+    assert parse([Aliased], ["--model=tuned", "--data", "data"], "prog") == (Aliased("tuned", "data"),)
+    recipe.write_text("model: base\nmodel_name_or_path: other\n")
+    with pytest.raises(ValueError, match="model and model_name_or_path are one option"):
+        parse([Aliased], ["--config", str(recipe)], "prog")

@@ -25,7 +25,7 @@ def read(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_parser_reads_every_recipe(path):
     options = read(path)
-    data, model = options["DataConfig"], options["ModelConfig"]
+    data, model = options["TrainingDataConfig"], options["ModelConfig"]
     assert data.dataset_name and model.model_name_or_path
     column_map(data.dataset_columns)
     if "SFTConfig" in options:

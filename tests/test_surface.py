@@ -47,7 +47,7 @@ def test_importing_is_light():
 # From the top: a room may import from the rooms of lower lines, and of its own line where they stand together.
 LEVELS = (
     ("cli",), ("experiment", "report"), ("evaluation",), ("training", "generation"),
-    ("grading", "models", "data", "worlds"), ("engine", "objectives"), ("config", "functions", "run_folder"),
+    ("grading", "models", "data", "worlds"), ("engine", "objectives"), ("config", "functions", "run_folder"), ("option_help",),
 )  # fmt: skip
 # The places where a higher room is needed, each for one reason.
 ALLOWED = {

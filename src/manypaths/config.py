@@ -9,12 +9,14 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from .option_help import short_help
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -32,8 +34,11 @@ RecipeLoader.add_implicit_resolver(REPLACED[0], BOOLEAN, list("tTfF"))
 RecipeLoader.add_implicit_resolver(REPLACED[1], FLOAT, list("-+.0123456789"))  # after int: 3 stays whole
 
 
+ALIASES = {"data": "dataset_name", "model": "model_name_or_path", "reward": "reward_funcs"}
+
+
 def helped(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text; `aliases` are other names of the option."""
+    """A dataclass field with its help text; a `rare` one is shown by --help_all only."""
     return field(default=default, metadata={"help": text, **metadata})
 
 
@@ -48,7 +53,12 @@ def parse(dataclass_types: Sequence[type], argv: Iterable[str], prog: str, **def
     """
     parser = build_parser(dataclass_types, prog)
     parser.set_defaults(**defaults)
-    argv, recipe_path = take_option(list(argv), "config")
+    known = option_names(parser)
+    argv = ["--" + full_name(token[2:], known) if token.startswith("--") else token for token in argv]
+    if {"-h", "--help"} & set(argv):
+        print(short_help(dataclass_types, prog))
+        raise SystemExit(0)
+    argv, recipe_path = take_option(argv, "config")
     recipe_argv: list[str] = []
     if recipe_path is not None:
         recipe = read_recipe(recipe_path)
@@ -82,9 +92,19 @@ def build_parser(dataclass_types: Sequence[type], prog: str) -> argparse.Argumen
         def error(self, message: str) -> None:
             raise ValueError(message)
 
-    parser = Parser(list(dataclass_types), prog=prog, allow_abbrev=False)
+    parser = Parser(list(dataclass_types), prog=prog, allow_abbrev=False, add_help=False)
+    parser.add_argument(
+        "--help_all", "--help-all", action="help", help="Every option, those of TRL with all they have."
+    )
     parser.add_argument("--config", metavar="RECIPE", help="Flat YAML file of options; the command line overrides it.")
     return parser
+
+
+def full_name(option: str, known: Container[str]) -> str:
+    """An option, also with its value as in `model=x`, under the name of its field, where it was called by its alias."""
+    name, equals, value = option.partition("=")
+    field_name = ALIASES.get(name)
+    return option if name in known or field_name not in known else field_name + equals + value
 
 
 def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
@@ -128,14 +148,17 @@ def as_options(parser: argparse.ArgumentParser, recipe: dict[str, Any], path: st
         for name in action.option_strings
     }
     options: list[str] = []
-    for key, value in recipe.items():
+    for name, value in recipe.items():
+        key = full_name(name, actions)
+        if key != name and key in recipe:
+            raise ValueError(f"{path}: {name} and {key} are one option; give one of them.")
         if key not in actions:
             raise ValueError(f"{path}: {unknown_message(key, option_names(parser))}")
         action = actions[key]
         if value is None or (isinstance(value, list) and action.nargs is None):
             parser.set_defaults(**{action.dest: value})
         elif isinstance(value, list):
-            options += [f"--{key}", *map(str, value)]
+            options += [f"--{key}", *(as_text(item, action) for item in value)]
         else:
             options.append(f"--{key}={as_text(value, action)}")
         action.required = False

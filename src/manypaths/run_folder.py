@@ -12,9 +12,9 @@ import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 RUN_FILE = "manypaths_run.json"
 LOCK = ".lock"
@@ -53,6 +53,9 @@ PATHS = frozenset(
         "model_name_or_path",
         "dataset_name",
         "eval_dataset_name",
+        "datasets",
+        "path",
+        "data_files",
         "reference",
         "chat_template_path",
         "benchmarks",
@@ -165,18 +168,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel frees the lock when the process ends, however it ends. Raises ValueError where another process holds it.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"The output folder {folder} is a file; choose another --output_dir.")
     made = missing(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with (folder / LOCK).open("ab") as file:
-            lock(file.fileno(), folder)
+    with lock(folder):
+        try:
             yield
-    finally:
-        if made and [path.name for path in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-        remove_empty(made)
+        finally:  # still the only one, so that nobody else's lock or folder goes
+            if made and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+            remove_empty(made)
 
 
 @contextmanager
@@ -196,17 +195,44 @@ def missing(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    for place in folders:
-        if place.is_dir() and not any(place.iterdir()):
+    with suppress(OSError):
+        for place in folders:
             place.rmdir()
 
 
-def lock(file: int, folder: Path) -> None:
-    """An exclusive lock until the file is closed; ValueError where another process has it."""
+def lock(folder: Path) -> BinaryIO:
+    """The open lock file of a folder, made when missing; ValueError where another process has it.
+
+    Whoever had it before may take its empty folder away between any two lines; then all is done again.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / LOCK).open("ab")
+        except FileNotFoundError:
+            continue
+        except FileExistsError as error:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise ValueError(f"The output folder {folder} is a file; choose another --output_dir.") from error
+            continue
+        try:
+            if is_mine(file, folder):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def is_mine(file: BinaryIO, folder: Path) -> bool:
+    """Whether the lock was got, and is still the one that lies in the folder."""
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
+    except FileNotFoundError:
+        return False
     except BlockingIOError as error:
         raise ValueError(
             f"Another run is writing to {folder}. Wait until it ends, or use another --output_dir."
@@ -217,6 +243,7 @@ def lock(file: int, folder: Path) -> None:
         warnings.warn(
             f"{folder} is on a file system without locks: see to it that no second run writes there.", stacklevel=2
         )
+        return True
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -259,7 +286,7 @@ def settings_of(*configs: Any) -> dict[str, Any]:
                 continue
             value = plain(getattr(config, field.name))
             if value is not None:
-                settings[field.name] = by_content(value) if field.name in PATHS else value
+                settings[field.name] = by_content(value, field.name in PATHS)
     return settings
 
 
@@ -274,8 +301,13 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, type(None))) else str(value)
 
 
-def by_content(value: Any) -> Any:
-    return [by_content(inner) for inner in value] if isinstance(value, list) else content_fingerprint(value)
+def by_content(value: Any, is_path: bool) -> Any:
+    """The value with every path replaced by a name for what it holds; in a mapping of a list its own names count."""
+    if isinstance(value, dict):
+        return {key: by_content(inner, is_path or key in PATHS) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [by_content(inner, is_path and not isinstance(inner, dict)) for inner in value]
+    return content_fingerprint(value) if is_path and isinstance(value, str) else value
 
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16  # read of a file: a training run or a merged adapter changes some of them

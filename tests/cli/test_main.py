@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import pytest
 
 from conftest import tiny_llama
 from manypaths.cli.main import SUBCOMMANDS, main
+from manypaths.evaluation.config import EVAL_OPTIONS
+from manypaths.option_help import USUAL
+from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS
 
 QUIET = [
     "--report_to",
@@ -81,7 +85,7 @@ def test_recipe_own_objective_and_evaluation_data(start, capsys):
     )
     assert sft("--config", "recipe.yaml") == 0
     assert json.loads((start / "out" / "manypaths_run.json").read_text())["settings"]["objective_kwargs"] == {"weight": 0.2}
-    assert "eval_ce" in capsys.readouterr().out
+    assert "evaluation at step 2: loss" in capsys.readouterr().out
     assert not list((start / "out").glob("checkpoint-*"))
 
 
@@ -118,7 +122,7 @@ def test_resume_continues_the_same_run_only(start, capsys):
         (["--objectve", "sed"], "unknown option 'objectve'; did you mean objective"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["--config", "none.yaml"], "No recipe at none.yaml"),
-        (["--resume_from_checkpoint", "true"], "out holds no checkpoint to resume from"),
+        (["--resume_from_checkpoint", "true"], "out holds no complete checkpoint to resume from"),
         (["--resume_from_checkpoint", "there"], "There is no checkpoint folder there"),
         (["--dataset_name", "none.jsonl"], "No data file at none.jsonl"),
         (["--dataset_name", "start/model.safetensors"], "Cannot read start/model.safetensors"),
@@ -144,7 +148,7 @@ def test_mistakes_are_one_line_and_leave_nothing(start, capsys, extra, message):
     [
         ("", "bad.jsonl is empty"),
         ('{"text": "a"}\n{"text" "b"}\n', "bad.jsonl, line 2: broken JSON"),
-        ("[1, 2]\n", "bad.jsonl, line 1: a row must be a JSON object, found a list"),
+        ("[1, 2]\n", "bad.jsonl, row 1: 'text' must be text, found a number"),
         (
             '{"question": "a", "reply": "b"}\n',
             "bad.jsonl has the columns question, reply; accepted are: input_ids;",
@@ -170,7 +174,7 @@ def test_unmarked_assistant_part_is_refused(start, capsys):
     (start / "start" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     refused(
         capsys,
-        "not training-compatible",
+        "does not mark what the assistant says",
         sft("--assistant_only_loss", data="talk.jsonl"),
         left=["talk.jsonl"],
     )
@@ -254,9 +258,25 @@ def test_help_and_unknown_subcommands(capsys):
         assert all(name in out for name in SUBCOMMANDS)
     assert main(["sfft"]) == 2
     assert "manypaths sfft: there is no such subcommand. Did you mean sft" in capsys.readouterr().err
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_of_a_subcommand_is_one_screen(subcommand, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as ended:
-        main(["eval", "--help"])
-    assert ended.value.code == 0 and "--num_samples" in capsys.readouterr().out
+        main([subcommand, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0 and len(lines) <= 60 and max(map(len, lines)) <= 120
+    types = {"sft": SFT_OPTIONS, "grpo": GRPO_OPTIONS, "eval": EVAL_OPTIONS}.get(subcommand, ())
+    names = {field.name for kind in types for field in dataclasses.fields(kind)}
+    usual = {name for names in USUAL.values() for name in names.split()}
+    shown = {line.split()[0][2:] for line in lines if line.startswith("  --")}
+    assert shown >= usual & names and shown >= {"dataset_name"} & names
+
+
+def test_all_options_are_shown_when_asked(capsys):
+    with pytest.raises(SystemExit):
+        main(["sft", "--help_all"])
+    assert "--adam_beta1" in capsys.readouterr().out
 
 
 def test_help_loads_no_trainer():

@@ -11,6 +11,7 @@ from manypaths.data.formats import (
     load_training_data,
 )
 
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
 
 
@@ -31,7 +32,6 @@ def write_rows(path, rows):
         {"prompt": CHAT[:1], "completion": CHAT[1:]},
         {"text": "a b"},
         {"input_ids": [1, 2], "labels": [-100, 2]},
-        {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]},
     ],
 )
 def test_every_format_survives_the_reading(tmp_path, row):
@@ -63,6 +63,52 @@ def test_saved_dataset_folders(tmp_path):
     assert len(load_training_data(tmp_path / "splits", split="test")) == 2
     with pytest.raises(ValueError, match="no split 'train'; it has test"):
         load_training_data(tmp_path / "splits")
+
+
+def test_sharegpt_becomes_messages(tmp_path):
+    talk = [{"from": "system", "value": "s"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]
+    path = write_rows(tmp_path / "rows.jsonl", [{"conversations": talk}])
+    led = [{"role": "system", "content": "s"}, *CHAT]
+    assert load_training_data(path).to_list() == [{"messages": led}]
+    assert load_training_data(path, layout="last_answer").to_list() == [{"prompt": led[:2], "completion": led[2:]}]
+
+
+def test_alpaca_becomes_prompt_and_completion(tmp_path):
+    rows = [{"instruction": "add", "input": "1 2", "output": "3"}, {"instruction": "greet", "input": "", "output": "hi"}]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    plain = [{"prompt": "add\n\n1 2\n\n", "completion": "3"}, {"prompt": "greet\n\n", "completion": "hi"}]
+    assert load_training_data(path).to_list() == plain
+    chat = load_training_data(path, layout="chat")
+    assert chat[0]["prompt"] == [{"role": "user", "content": "add\n\n1 2"}]
+    assert chat[0]["completion"] == [{"role": "assistant", "content": "3"}]
+    text = write_rows(tmp_path / "text.jsonl", [{**row, "text": "whole"} for row in rows])
+    assert load_training_data(text).column_names == ["text"], "as TRL, which knows no Alpaca"
+
+
+def test_conversions_keep_what_a_message_holds(tmp_path):
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [CALL]}]
+    rows = [{"messages": CHAT}] * 1500 + [{"messages": talk, "tools": [{"name": "f"}]}]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    split = load_training_data(path, layout="last_answer", system_prompt="s")[1500]
+    assert split["completion"] == talk[1:] and split["tools"] == [{"name": "f"}]
+    assert split["prompt"] == [{"role": "system", "content": "s"}, talk[0]]
+
+
+def test_images_are_kept_and_audio_is_refused(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"messages": CHAT, "images": ["a.png"], "id": 3}])
+    assert load_training_data(rows).column_names == ["messages", "images"]
+    with pytest.raises(ValueError, match="column 'audio', which TRL's trainer would leave out"):
+        load_training_data(write_rows(tmp_path / "rows.jsonl", [{"messages": CHAT, "audio": "a.wav"}]))
+
+
+def test_streams_are_checked_and_converted(tmp_path):
+    rows = [{"instruction": str(number), "output": "b"} for number in range(3)]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    streamed = load_training_data(path, streaming=True, layout="chat")
+    assert list(streamed) == load_training_data(path, layout="chat").to_list()
+    path = write_rows(tmp_path / "bad.jsonl", [{"messages": CHAT}, {"messages": []}])
+    with pytest.raises(ValueError, match="row 2: 'messages' holds no messages"):
+        load_training_data(path, streaming=True)
 
 
 def test_columns_of_other_formats_are_dropped_unless_wanted(tmp_path):
@@ -138,9 +184,26 @@ GOOD = '{"text": "a"}\n'
         ("a.jsonl", '{"messages": []}\n', "row 1: 'messages' holds no messages"),
         ("a.jsonl", '{"messages": "hi"}\n', "row 1: 'messages' must be a list of messages, found a string"),
         ("a.jsonl", '{"messages": [{"from": "me", "value": "x"}]}\n', "row 1: 'messages' must be a list"),
+        ("a.jsonl", '{"messages": [{"role": "user"}]}\n', "row 1: 'messages' has a message without 'content' and"),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "user", "content": null}]}\n',
+            r"without 'content' and without tool calls \(number 1, 'user'\)",
+        ),
+        ("a.jsonl", '{"conversations": [{"from": "gpt", "value": null}]}\n', "without 'value'"),
+        (
+            "a.jsonl",
+            '{"prompt": "a", "completion": "b"}\n{"prompt": [{"role": "user", "content": "b"}], "completion": "b"}\n',
+            "row 2: 'prompt' is a list, unlike the rows before",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "a", "chat_template_kwargs": {"a": 1}}\n{"text": "b"}\n',
+            "row 2: 'chat_template_kwargs' must be an object, {} for none; found null",
+        ),
         ("a.jsonl", '{"input_ids": []}\n', "row 1: 'input_ids' must be a non-empty list"),
         ("a.jsonl", '{"text": 3}\n', "row 1: 'text' must be text, found a number"),
-        ("a.jsonl", GOOD + '{"text": 3}\n', "do not have the same types"),
+        ("a.jsonl", GOOD + '{"text": 3}\n', "row 2: 'text' must be text, found a number"),
         ("a.parquet", "no parquet", "no readable parquet"),
         ("a.csv", "text\na\n", r"data files are \.json, \.jsonl, \.parquet, this one is \.csv"),
         ("a", "text", "this one is without ending"),

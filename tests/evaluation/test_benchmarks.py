@@ -12,10 +12,12 @@ from manypaths.evaluation.benchmarks import (
     conflicting,
     load_problems,
     open_ended,
+    prompt_text,
     resolve_benchmarks,
 )
 from manypaths.evaluation.config import EvalConfig
 from manypaths.evaluation.tasks import read_tasks
+from manypaths.grading.graders import math
 
 ROWS = [
     {"id": "a", "problem": "What is 1 + 1?", "answer": "2"},
@@ -151,6 +153,20 @@ def test_an_own_benchmark_is_five_lines_of_yaml(tmp_path):
     assert load_problems(benchmark) == [Problem("exam-0000", "1 + 1?", "2", row)]
     (tmp_path / "other").mkdir()
     assert load_problems(benchmark, str(tmp_path / "other"))  # a file of its own needs no local copy
+
+
+def test_choices_are_asked_and_graded_by_letter_or_value(tmp_path):
+    (tmp_path / "quiz.jsonl").write_text('{"problem": "2+3?", "options": ["4", "5"], "answer": 1}\n')
+    path = tmp_path / "quiz.yaml"
+    path.write_text("name: quiz\nsource: quiz.jsonl\nchoices: options\n")
+    (benchmark,) = resolve_benchmarks([str(path)])
+    (problem,) = load_problems(benchmark)
+    assert prompt_text(benchmark, problem).startswith("2+3?\n(A) 4\n(B) 5\n")
+    columns = {"answer": [problem.answer] * 3, "choices": [problem.row["choices"]] * 3}
+    assert math(["\\boxed{B}", "\\boxed{5}", "\\boxed{A}"], **columns) == [1, 1, 0]
+    (tmp_path / "quiz.jsonl").write_text('{"problem": "2+3?", "options": "4 or 5", "answer": 1}\n')
+    with pytest.raises(ValueError, match=r"quiz.jsonl, line 1: 'options' cannot be read. Choices must be a list"):
+        load_problems(benchmark)
 
 
 def test_without_an_answer_column_problems_are_open_ended(tmp_path):

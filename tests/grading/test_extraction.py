@@ -101,3 +101,17 @@ def test_any_text_is_survived_and_boxes_lie_in_order(text):
 @given(st.text(alphabet="ab12+ ", min_size=1, max_size=20), st.text(alphabet="ab12 {}.", max_size=40))
 def test_what_stands_before_a_box_does_not_matter(content, before):
     assert extract(before + rf"\boxed{{{content}}}", "strict") == content.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("She has 12 apples and eats 5, so 7 are left.", "7"),
+        ("That is -1,250.50 in all", "-1,250.50"),
+        ("The answer is 3. There were 8 of them.", "3"),
+        ("It is 3/4 of x2", "3/4"),
+        ("none", None),
+    ],
+)
+def test_the_last_number_where_nothing_is_announced(text, answer):
+    assert extract(text, "last_number") == answer

@@ -18,8 +18,8 @@ def read_cases():
         if line in SECTIONS:
             section = line.strip("[]")
         elif line and not line.startswith("#"):
-            gold, answer, expected, why = re.split(r"\s*::\s*", line.strip())
-            text = f"Therefore \\boxed{{{answer}}}." if section == "box" else answer.replace("<br>", "\n")
+            gold, answer, expected, why = re.split(r"\s*::\s*", line.strip().replace("<br>", "\n"))
+            text = f"Therefore \\boxed{{{answer}}}." if section == "box" else answer
             modes = ("strict", "lenient") if section == "box" else (section,)
             cases.append((number, modes, gold, text, {"right": True, "wrong": False}[expected], why))
     return cases

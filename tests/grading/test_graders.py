@@ -140,3 +140,24 @@ def test_golds_of_gsm8k_and_whole_solutions():
     assert math(["so \\boxed{72}"], answer=["48 + 24 = 72\n#### 72"]) == [1.0]
     assert math(["so \\boxed{24}"], answer=["48 + 24 = 72\n#### 72"]) == [0.0]
     assert math(["so \\boxed{72}"], solution=["first \\boxed{71}, then \\boxed{72}"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "choices"),
+    [
+        ("B", ["3", "5", "7"]),
+        ("5", ["3", "5", "7"]),
+        ("1", ["3", "5", "7"]),
+        ("(b)", {"A": "3", "B": "5", "C": "7"}),
+        ("B", {"label": ["A", "B"], "text": ["3", "5"]}),
+    ],
+)
+def test_a_choice_is_its_letter_or_its_value(gold, choices):
+    answers = ["\\boxed{B}", "\\boxed{5}", "\\boxed{(B) 5}", "\\boxed{A}", "\\boxed{3}", "\\boxed{7}"]
+    columns = {"answer": [gold] * len(answers), "choices": [choices] * len(answers)}
+    assert math(answers, **columns) == [1, 1, 1, 0, 0, 0]
+
+
+def test_choices_that_cannot_be_read():
+    with pytest.raises(ValueError, match="Choices must be a list of texts"):
+        math(["\\boxed{B}"], answer=["B"], choices=["A, B or C"])

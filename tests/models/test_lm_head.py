@@ -2,10 +2,13 @@
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 import transformers as hf
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -13,8 +16,10 @@ import manypaths
 from batches import padded, sequences
 from conftest import tiny_llama
 from manypaths.models.lm_head import PROBE, HeadHook, Transform, fit_transform, hidden_states_of, plain_head
+from manypaths.models.refusals import REFUSALS
 
 V = 61
+SOURCE = Path(manypaths.__file__).parent
 COMMON = dict(
     vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
@@ -33,6 +38,22 @@ ARCHITECTURES = {
     "qwen3 experts": (
         hf.Qwen3MoeConfig,
         dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=1, **EXPERTS),
+    ),
+    "jetmoe experts": (
+        hf.JetMoeConfig,
+        dict(kv_channels=8, num_local_experts=4, num_experts_per_tok=2, aux_loss_coef=0.05, output_router_logits=True),
+    ),
+    "dbrx experts": (
+        hf.DbrxConfig,
+        dict(d_model=32, n_heads=4, n_layers=2, max_seq_len=64, output_router_logits=True, attn_config=dict(
+            kv_n_heads=2, clip_qkv=8.0, rope_theta=1e4),
+            ffn_config=dict(ffn_hidden_size=16, moe_num_experts=4, moe_top_k=2, moe_loss_weight=0.05)),
+    ),
+    "inkling padded head": (
+        hf.InklingTextConfig,
+        dict(vocab_size=V + 11, unpadded_vocab_size=V, head_dim=8, swa_head_dim=8, swa_num_attention_heads=4,
+             swa_num_key_value_heads=2, d_rel=8, moe_intermediate_size=16, dense_intermediate_size=48, n_routed_experts=4,
+             num_experts_per_tok=2),
     ),
 }  # fmt: skip
 
@@ -159,34 +180,249 @@ def test_reading_the_transform_does_not_move_the_random_numbers():
     assert not torch.equal(model(**batch()).loss, first)  # dropout was on
 
 
+class Altered(hf.LlamaForCausalLM):
+    """A tiny Llama that does something of its own to its logits, and to its loss."""
+
+    def __init__(self, alter=lambda logits, model: logits, more_loss=lambda loss, logits: loss):
+        super().__init__(hf.LlamaConfig(**COMMON))
+        self.alter, self.more_loss, self.scale = alter, more_loss, nn.Parameter(torch.tensor([0.7]))
+
+    def forward(self, labels=None, **inputs):
+        logits = self.alter(self.lm_head(self.model(**inputs).last_hidden_state), self)
+        loss = None
+        if labels is not None:
+            loss = self.more_loss(self.loss_function(logits, labels, vocab_size=logits.shape[-1]), logits)
+        return hf.modeling_outputs.CausalLMOutputWithPast(loss=loss, logits=logits)
+
+
+def altered(alter=lambda logits, model: logits, **changes):
+    torch.manual_seed(0)
+    model = Altered(alter, **changes)
+    nn.init.normal_(model.lm_head.weight, std=0.5)
+    return model
+
+
+def short_labels(columns: int) -> dict[str, torch.Tensor]:
+    """A batch whose labels are below `columns`."""
+    inputs = batch()
+    return inputs | {"labels": torch.where(inputs["labels"] < columns, inputs["labels"], -100)}
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [lambda z, model: z[..., :50], lambda z, model: 3.0 * torch.tanh(z[..., :50] / 6.0), lambda z, model: z.clamp(-1e8, 1e8),
+     lambda z, model: z.mul_(0.5)],
+    ids=("cut", "cut, scaled and capped", "clamp that never binds", "in place"),
+)  # fmt: skip
+def test_what_can_be_expressed_trains_exactly(alter):
+    model = altered(alter)
+    ours = manypaths.attach(copy.deepcopy(model), "nll")
+    assert_same_training(model, ours, short_labels(50))
+    assert_same_training(model, ours, short_labels(50))
+
+
+def test_labels_of_columns_that_are_cut_off_are_refused():
+    model = manypaths.attach(altered(lambda z, model: z[..., :50]), "nll")
+    inputs = batch() | {"labels": torch.where(batch()["labels"] < 0, -100, 50)}
+    with pytest.raises(ValueError, match=r"Label 50 at .* is outside the vocabulary of 50"):
+        model(**inputs)
+
+
+def test_a_frozen_scale_is_a_scale():
+    model = altered(lambda z, model: z * model.scale)
+    model.scale.requires_grad_(False)
+    assert_same_training(model, manypaths.attach(copy.deepcopy(model), "nll"), batch())
+
+
+BY_PLACE = torch.arange(9.0)[None, :, None]  # as long as the batch
+
+
+@pytest.mark.parametrize(
+    ("alter", "name"),
+    [
+        (lambda z, model: z.masked_fill(torch.arange(V) >= 50, -math.inf), "changed logits"),
+        (lambda z, model: z - z.logsumexp(-1, keepdim=True), "changed logits"),
+        (lambda z, model: z * (1 + torch.arange(z.shape[1])[:, None]), "changed logits"),
+        (lambda z, model: z[..., 5:], "changed logits"),
+        (lambda z, model: z.clamp(-1, 1), "changed logits"),
+        (lambda z, model: z * (1 + BY_PLACE), "logits of the batch's shape"),
+        (lambda z, model: z.expand(3, -1, -1), "logits of the batch's shape"),
+        (lambda z, model: z * model.scale, "learned logit transform"),
+        (lambda z, model: z + model.lm_head(model.model.norm.weight[None, None]), "head called twice"),
+    ],
+    ids=("mask", "log-softmax", "scale of a token", "cut in front", "clamp", "scales of the batch", "more rows", "learned",
+         "second call"),
+)  # fmt: skip
+def test_what_cannot_be_expressed_is_refused(alter, name):
+    model = manypaths.attach(altered(alter), "nll")
+    with pytest.raises(ValueError, match=reason(name)):
+        model(**batch())
+    assert torch.is_grad_enabled() and "forward" not in vars(model.lm_head)
+
+
+def reason(name: str) -> str:
+    """The beginning of a refusal's last sentence, as a pattern: the text without what depends on the case."""
+    return re.escape(REFUSALS[name].instead)
+
+
+@pytest.mark.parametrize(
+    "more_loss",
+    [lambda loss, z: loss + 1e-3 * z.logsumexp(-1).square().mean(),
+     lambda loss, z: nn.functional.cross_entropy(z.flatten(0, 1), torch.zeros(z.shape[0] * z.shape[1], dtype=torch.long))],
+    ids=("z-loss", "labels without a shift"),
+)  # fmt: skip
+def test_a_loss_that_would_vanish_is_refused(more_loss):
+    with pytest.raises(ValueError, match=reason("another loss")):
+        manypaths.attach(altered(more_loss=more_loss), "nll")(**batch())
+
+
+@pytest.mark.parametrize("labels_matter", (False, True), ids=("returns", "fails on other labels"))
+def test_a_loss_fused_with_the_head_is_not_asked_for(labels_matter):
+    """As Liger's: with labels the model computes its loss from hidden states, without logits."""
+
+    class Fused(Altered):
+        def forward(self, labels=None, **inputs):
+            if labels is None:
+                return super().forward(**inputs)
+            assert not labels_matter or labels.shape == inputs["input_ids"].shape
+            return hf.modeling_outputs.CausalLMOutputWithPast(loss=torch.zeros(()))
+
+    torch.manual_seed(0)
+    model = Fused()
+    with pytest.warns(UserWarning, match="Fused leaves its head out: its own loss is not checked"):
+        loss = manypaths.attach(copy.deepcopy(model), "nll")(**batch()).loss
+    torch.testing.assert_close(loss, Altered.forward(model, **batch()).loss)
+
+
+def test_wrappers_see_no_gradients_while_the_model_is_read():
+    """DDP would wait for a backward pass that never comes."""
+    model, seen = altered(lambda z, model: z * model.scale), []
+    hook = HeadHook(model)
+
+    def wrapper():
+        output = model(input_ids=batch()["input_ids"])
+        seen.append(torch.is_grad_enabled())
+        return output
+
+    with pytest.raises(ValueError, match=reason("learned logit transform")):
+        hook(wrapper, lambda projection: ())
+    assert seen == [False]
+
+
 def lora(**options) -> nn.Module:
     torch.manual_seed(0)
-    return get_peft_model(tiny_llama(V), LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, **options))
+    tied = options.pop("tied", False)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, **options)
+    return get_peft_model(tiny_llama(V, tie_word_embeddings=tied), config)
 
 
 @pytest.mark.parametrize("dora", (False, True), ids=("lora", "dora"))
 def test_an_adapter_on_the_head_is_refused(dora):
-    with pytest.raises(ValueError, match=r"not a plain linear layer.*Remove 'lm_head' from target_modules"):
+    with pytest.raises(ValueError, match=reason("adapter on the head")):
         manypaths.attach(lora(target_modules=["q_proj", "lm_head"], use_dora=dora), "nll")
 
 
-class QuantisedLinear(nn.Linear):
+TOKENS = dict(target_modules=["q_proj"], trainable_token_indices=[5, 6])
+
+
+def test_trainable_tokens_of_tied_embeddings_are_refused():
+    with pytest.raises(ValueError, match=reason("trainable tokens of tied embeddings")):
+        HeadHook(lora(tied=True, **TOKENS))
+
+
+class OtherLinear(nn.Linear):
     def forward(self, x):
         return super().forward(x)
 
 
-def test_a_head_with_a_forward_of_its_own_is_refused():
+def with_head(make):
     model = tiny_llama(V)
-    model.lm_head = QuantisedLinear(32, V)
-    with pytest.raises(ValueError, match="QuantisedLinear, not a plain linear layer"):
-        HeadHook(model)
+    model.lm_head = make(model.lm_head)
+    return model
+
+
+def patched(head):
+    head.forward = lambda x: 2 * nn.Linear.forward(head, x)
+    return head
+
+
+def hooked(head):
+    head.register_forward_hook(lambda module, inputs, output: output)
+    return head
+
+
+def with_a_hook_of_trl(head):
+    """As activation offloading, which needs an accelerator, leaves it."""
+    hook = lambda module, inputs, output: None  # noqa: E731
+    hook.__module__ = "trl.models.activation_offloading"
+    head.register_forward_hook(hook)
+    return head
+
+
+def quantised(head):
+    return type("Linear4bit", (OtherLinear,), {"__module__": "bitsandbytes.nn.modules"})(32, V)
+
+
+def tiny_t5():
+    return hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=V, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2))
+
+
+def without_dict():
+    model = tiny_llama(V)
+    model.config.return_dict = False
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("another kind of head", lambda: with_head(lambda head: OtherLinear(32, V))),
+        ("quantised head", lambda: with_head(quantised)),
+        ("patched head", lambda: with_head(patched)),
+        ("hooks on the head", lambda: with_head(hooked)),
+        ("wrapped model", lambda: nn.DataParallel(tiny_llama(V))),
+        ("encoder-decoder", tiny_t5),
+        ("tuple outputs", without_dict),
+        ("no output head", lambda: tiny_llama(V).model),
+    ],
+)  # fmt: skip
+def test_a_model_is_refused_for_its_true_reason(name, make):
+    with pytest.raises(ValueError, match=reason(name)):
+        manypaths.attach(make(), "nll")
+
+
+def test_weights_that_were_never_loaded_are_refused():
+    with torch.device("meta"):
+        model = manypaths.attach(tiny_llama(V), "nll")
+    with pytest.raises(ValueError, match=r"model\.embed_tokens\.weight is on the meta device"):
+        model(**batch())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(lambda head: torch.compile(head, backend="eager"), marks=pytest.mark.slow),
+     lambda head: add_hook_to_module(head, AlignDevicesHook("cpu")), with_a_hook_of_trl],
+    ids=("compiled", "dispatched by accelerate", "offloading activations"),
+)  # fmt: skip
+def test_a_head_that_is_linear_underneath_is_fine(make):
+    model = tiny_llama(V)
+    ours = copy.deepcopy(model)
+    ours.lm_head = make(ours.lm_head)
+    manypaths.attach(ours, "nll")
+    torch.testing.assert_close(ours(**batch()).loss, model(**batch()).loss)
+
+
+def test_every_refusal_is_raised_somewhere():
+    source = "".join(path.read_text() for path in SOURCE.rglob("*.py") if path.name != "refusals.py")
+    assert not [name for name in REFUSALS if f'"{name}"' not in source]
 
 
 @pytest.mark.parametrize(
     "options",
-    [dict(target_modules=["q_proj", "v_proj"]), dict(target_modules=["q_proj"], modules_to_save=["lm_head"])],
-    ids=("adapter in the body", "trained copy of the head"),
-)
+    [dict(target_modules=["q_proj", "v_proj"]), dict(target_modules=["q_proj"], modules_to_save=["lm_head"]), TOKENS,
+     dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True, tied=True)],
+    ids=("adapter in the body", "trained copy of the head", "trainable tokens", "trained copy of tied embeddings"),
+)  # fmt: skip
 def test_peft_models_train_as_without_the_hook(options):
     model = lora(**options)
     assert_same_training(model, manypaths.attach(copy.deepcopy(model), "nll"), batch())
@@ -219,11 +455,6 @@ def test_a_model_that_never_calls_its_head_raises():
         manypaths.attach(Headless(), "nll")(labels=torch.zeros(1, 2, dtype=torch.long))
 
 
-def test_a_model_without_a_head_raises():
-    with pytest.raises(ValueError, match="LlamaModel has no output head"):
-        HeadHook(tiny_llama(V).model)
-
-
 def test_the_head_is_itself_again_after_a_call_and_after_an_error():
     model = tiny_llama(V)
     hook, ids = HeadHook(model), batch()["input_ids"]
@@ -236,7 +467,3 @@ def test_the_head_is_itself_again_after_a_call_and_after_an_error():
     with pytest.raises(RuntimeError, match="in the objective"):
         hook(lambda: model(input_ids=ids), fail)
     assert "forward" not in vars(model.lm_head)
-    model.lm_head.forward = lambda x: nn.Linear.forward(model.lm_head, x)  # somebody else's patch is kept
-    patch = model.lm_head.forward
-    hidden_states_of(hook, lambda: model(input_ids=ids))
-    assert model.lm_head.forward is patch

@@ -1,14 +1,17 @@
 """Reference models: frozen, untouched by training, without dropout, of the same vocabulary."""
 
 import copy
+import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
 
 from batches import padded, sequences
 from conftest import tiny_llama
-from manypaths.models.reference_model import frozen_copy, is_peft, reference_of
+from manypaths.models.reference_model import adapter_switched_off, frozen, frozen_copy, is_peft, reference_of
 
 V = 61
 
@@ -105,3 +108,89 @@ def test_another_vocabulary_is_refused(tmp_path):
     tiny_llama(V + 3).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="reference's vocabulary has 64 entries, the model's 61: the KL is undefined"):
         reference_of(tiny_llama(V), str(tmp_path))
+
+
+def unfrozen_norms() -> nn.Module:
+    model = lora_model(target_modules=["q_proj"])
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.requires_grad_(True)
+    return model
+
+
+def prefix() -> nn.Module:
+    torch.manual_seed(0)
+    return get_peft_model(tiny_llama(V), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
+
+
+def prefix_and_norms() -> nn.Module:
+    model = prefix()
+    model.get_base_model().model.norm.requires_grad_(True)
+    return model
+
+
+def biased(bias: str) -> nn.Module:
+    base = tiny_llama(V, attention_bias=True)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, target_modules=["q_proj"], bias=bias)
+    return get_peft_model(base, config)
+
+
+ADAPTERS = {
+    "adapter alone": (lambda: lora_model(target_modules=["q_proj"]), adapter_switched_off),
+    "embeddings and head saved": (
+        lambda: lora_model(target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]), adapter_switched_off
+    ),
+    "trainable tokens": (lambda: lora_model(target_modules=["q_proj"], trainable_token_indices=[4]), adapter_switched_off),
+    "prefix": (prefix, adapter_switched_off),
+    "all biases": (lambda: biased("all"), frozen),
+    "biases of the adapter": (lambda: biased("lora_only"), frozen),
+    "unfrozen norms": (unfrozen_norms, frozen),
+    "prefix and a norm": (prefix_and_norms, frozen),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Careful, disabling adapter layers")
+@pytest.mark.parametrize("case", ADAPTERS)
+def test_the_reference_of_an_adapter_stays_whatever_trains(case):
+    make, kind = ADAPTERS[case]
+    model = make()
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    with model.disable_adapter():
+        expected = hidden(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reference = reference_of(model, None)
+    assert reference.func is kind
+    assert any("memory" in str(warning.message) for warning in caught) == (kind is frozen)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.5)
+    torch.testing.assert_close(reference(model, inputs()).hidden_states, expected, rtol=1e-6, atol=1e-6)
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+
+
+def test_a_reference_follows_the_inputs_to_their_device():
+    other = tiny_llama(V, seed=5)
+    expected, weights = hidden(other), copy.deepcopy(other.state_dict())
+    reference = reference_of(tiny_llama(V), other.to("meta"))
+    other.model.rotary_emb = tiny_llama(V).model.rotary_emb  # its buffers are no weights
+    other.to = lambda device: other.load_state_dict(weights, assign=True)
+    torch.testing.assert_close(reference(None, inputs()).hidden_states, expected)
+
+
+@pytest.fixture
+def one_rank():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_a_sharded_model_cannot_be_copied(one_rank):
+    model = tiny_llama(V)
+    fully_shard(model.lm_head)
+    fully_shard(model)
+    with pytest.raises(ValueError, match="Attach before fully_shard, or pass reference="):
+        reference_of(model, None)
+    reference = reference_of(model, tiny_llama(V))
+    assert torch.equal(reference(None, inputs()).hidden_states, reference_of(tiny_llama(V), None)(None, inputs())[0])

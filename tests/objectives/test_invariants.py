@@ -19,8 +19,8 @@ def value_and_gradient(losses_of, objective, z, labels, z_ref=None):
 
 
 SAME = {
-    "sed weight 0 is nll": (("sed", dict(threshold=2.0, weight=0.0)), ("nll", {})),
-    "sed mask nothing is nll": (("sed", dict(threshold=0.0)), ("nll", {})),
+    "sed weight 0 is nll": (("sed", dict(threshold=1.0, weight=0.0)), ("nll", {})),
+    "sed mask nothing is nll": (("sed", dict(threshold=1e-30)), ("nll", {})),
     "power 0 is nll": (("power", dict(exponent=0)), ("nll", {})),
     "focal 0 is nll": (("focal", dict(exponent=0.0)), ("nll", {})),
     "label_smoothing 0 is nll": (("label_smoothing", dict(smoothing=0.0)), ("nll", {})),

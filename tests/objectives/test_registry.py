@@ -75,7 +75,9 @@ def test_an_unknown_name_near_nothing_lists_all():
         ("sed", {"top_k": 0}, "top_k of objective 'sed' must be a whole number of at least 1, got 0"),
         ("sed", {"top_k": 2.0}, "top_k .* got 2.0"),
         ("sed", {"top_k": True}, "top_k .* got True"),
-        ("sed", {"threshold": float("nan")}, "threshold .* must be a finite number, got nan"),
+        ("sed", {"threshold": float("nan")}, "threshold .* must be a probability above 0 and at most 1 .*, got nan"),
+        ("sed", {"threshold": 1.001}, "threshold .* must be a probability above 0 and at most 1 .*, got 1.001"),
+        ("sed", {"threshold": 0}, "threshold .* must be a probability above 0 and at most 1 .*, got 0"),
         ("sed", {"weight": None}, "weight .* must be a finite number, got None"),
         ("eksft", {"kl_fraction": 1.5}, "kl_fraction .* must be between 0 and 1, got 1.5"),
         ("eksft", {"entropy_fraction": -0.1}, "entropy_fraction .* must be between 0 and 1, got -0.1"),
@@ -90,7 +92,7 @@ def test_impossible_hyperparameters(name, hyperparameters, message):
 
 
 def test_bind_checks_as_well():
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match="probability above 0"):
         resolve("sed").bind(threshold=float("nan"))
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 
 import manypaths
 from batches import padded, sequences
@@ -211,6 +212,41 @@ def test_what_would_overlook_labels_or_corrupt_a_cache_is_refused():
     cache = model(input_ids=ids, use_cache=True).past_key_values
     with pytest.raises(ValueError, match="past_key_values"):
         model(input_ids=ids, labels=ids, past_key_values=cache)
+    with pytest.raises(ValueError, match="Pass labels aligned with input_ids and leave shift_labels out"):
+        model(input_ids=ids, shift_labels=ids)
+    with pytest.raises(ValueError, match="Leave return_dict at True"):
+        model(input_ids=ids, labels=ids, return_dict=False)
     with pytest.raises(ValueError, match="The reference is the model itself"):
         other = tiny_llama(50)
         manypaths.attach(other, "asft", reference=other)
+
+
+def test_input_ids_may_be_positional():
+    model, ids = attached("asft"), PAIRS[0][0][None]
+    assert torch.equal(model(ids, labels=ids).loss, model(input_ids=ids, labels=ids).loss)
+
+
+def adapted(bias: str = "none") -> PeftModel:
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, target_modules=["q_proj"], bias=bias)
+    return get_peft_model(tiny_llama(V, attention_bias=True), config)
+
+
+@pytest.mark.filterwarnings("ignore:Careful, disabling adapter", "ignore:.*takes the memory")
+@pytest.mark.parametrize("bias", ("none", "all"))
+def test_the_default_reference_of_an_adapter_is_the_base_it_started_on(bias):
+    """An adapter that has learned something already, three steps on; a deep copy of the model trains alike."""
+    with_base = manypaths.attach(adapted(bias), "asft", {"kl_weight": 10.0}, reference=tiny_llama(V, attention_bias=True))
+    by_default = manypaths.attach(adapted(bias), "asft", {"kl_weight": 10.0})
+    models, losses = (with_base, by_default, copy.deepcopy(by_default)), []
+    for model in models:
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.SGD(weights, lr=0.5)
+        for _ in range(3):
+            optimizer.zero_grad()
+            losses.append(model(**padded(PAIRS)).loss)
+            losses[-1].backward()
+            optimizer.step()
+    for start, model in ((3, models[1]), (6, models[2])):
+        torch.testing.assert_close(losses[start : start + 3], losses[:3], rtol=1e-6, atol=1e-6)
+        assert_close(gradients_of(model), gradients_of(with_base), rtol=1e-6, atol=1e-6)

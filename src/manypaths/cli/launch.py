@@ -1,13 +1,21 @@
-"""One process or several: starting a subcommand again under accelerate."""
+"""One process or several: starting a subcommand again under accelerate, and what such processes owe each other."""
 
+import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict, dataclass
+from typing import NoReturn
 
 from ..config import helped
 
 MARK = "MANYPATHS_LAUNCHED"
+WATCH_SECONDS = 0.5
+TURN_SECONDS = 2.0
+AGENT_LOGGERS = ("torch.distributed.elastic.multiprocessing.api", "torch.distributed.elastic.agent.server.api")
 
 
 @dataclass
@@ -22,40 +30,99 @@ class LaunchConfig:
     main_process_port: int | None = helped(None, "Port on machine 0.")
 
 
-def needed(processes: LaunchConfig) -> bool:
-    """Whether this process has to be replaced by several: asked for, or several GPUs are visible.
+def launched() -> bool:
+    """Whether this process is one of several (ours, `accelerate launch` or `torchrun`)."""
+    return MARK in os.environ or "LOCAL_RANK" in os.environ
 
-    Never inside a launched process (ours, `accelerate launch` or `torchrun`).
-    """
+
+def needed(processes: LaunchConfig) -> bool:
+    """Whether this process has to start several: asked for, or several GPUs are visible. Never inside a launched one."""
     import torch
 
-    if MARK in os.environ or "LOCAL_RANK" in os.environ:
+    if launched():
         return False
     return any(value is not None for value in asdict(processes).values()) or torch.cuda.device_count() > 1
 
 
 def start(subcommand: str, argv: list[str], processes: LaunchConfig) -> None:
-    """Run the subcommand under `accelerate launch` and end this process with its exit code."""
-    code = subprocess.run(command(subcommand, argv, processes), env={**os.environ, MARK: "1"}).returncode
-    sys.exit(code)
+    """Run the subcommand in several processes, which are this one's own, and end with their exit code.
 
-
-def command(subcommand: str, argv: list[str], processes: LaunchConfig) -> list[str]:
-    """The command line of the launch; the subcommand keeps its own, and ignores the launch options in it.
-
-    accelerate starts one process per GPU; it has no such mode for CPUs, where torchrun is used.
-    Raises ValueError for an accelerate configuration that is neither a file nor one of TRL's names.
+    accelerate starts one process per GPU; it has no such mode for CPUs, where torchrun is used. The subcommand keeps its
+    own options, and ignores those of the launch.
+    Raises ValueError for an accelerate configuration that is neither a file nor one of TRL's names, ChildProcessError for a
+    process that was killed; one that failed has said why.
     """
     import torch
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
     given = {name: value for name, value in asdict(processes).items() if value is not None}
     program = ["-m", "manypaths", subcommand, *argv]
     if not torch.accelerator.is_available() and set(given) == {"num_processes"}:
-        count = str(given["num_processes"])
-        return [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", count, *program]
-    if "accelerate_config" not in given:
-        given = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no", **given}
-    options = [token for name, value in given.items() for token in (f"--{name}", str(value))]
-    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-    return [*launcher, *resolve_accelerate_config_argument(options), *program]
+        launcher, arguments = torchrun.run, ["--nproc_per_node", str(given["num_processes"]), *program]
+        arguments = torchrun.parse_args(arguments)
+    else:
+        if "accelerate_config" not in given:
+            given = {"num_machines": 1, "mixed_precision": "no", "dynamo_backend": "no", **given}
+        options = [token for name, value in given.items() for token in (f"--{name}", str(value))]
+        launcher, arguments = launch_command, [*resolve_accelerate_config_argument(options), *program]
+        arguments = launch_command_parser().parse_args(arguments)
+    os.environ[MARK] = "1"
+    if os.environ.get("MANYPATHS_DEBUG") != "1":
+        for name in AGENT_LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        launcher(arguments)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    except subprocess.CalledProcessError as error:
+        end_like({0: error.returncode})
+    except ChildFailedError as error:
+        end_like({rank: failure.exitcode for rank, failure in error.failures.items()})
+
+
+def end_like(codes: dict[int, int]) -> None:
+    """End as the processes did. codes: {rank: exit code, or minus the signal that ended it}; SIGTERM is the launcher's."""
+    rank, code = min(codes.items(), key=lambda item: (item[1] == -signal.SIGTERM, item[1]))
+    if code > 0:
+        sys.exit(code)
+    error = ChildProcessError(
+        f"process {rank} was killed by signal {-code} (9 often means too little memory); the others were stopped. The same "
+        "command with --resume_from_checkpoint auto goes on."
+    )
+    error.exit_code = 128 - code
+    raise error
+
+
+def rank() -> int:
+    """Of this process among all."""
+    return int(os.environ.get("RANK", 0))
+
+
+def let_others_speak(turns: int) -> None:
+    """Wait a little before saying what went wrong: who knows more says it now, and the launcher ends this process."""
+    time.sleep(turns * TURN_SECONDS)
+
+
+def watch_parent() -> None:
+    """From now on this process ends when the one that launched it is gone, which would leave it training unseen."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def leave(code: int) -> NoReturn:
+    """End a launched process that failed, at once.
+
+    The end of the interpreter would destroy process groups that others still use, and can wait for ever in that.
+    """
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)

@@ -6,6 +6,7 @@ ImportError) is one line on stderr and exit code 2; MANYPATHS_DEBUG=1 shows wher
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..config import parse
 from ..functions import did_you_mean
+from . import launch
 
 
 def quickstart(argv: list[str]) -> None:
@@ -35,21 +37,19 @@ def world(argv: list[str]) -> None:
 
 def sft(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import SFT_OPTIONS, end, prepare_sft, sft
-    from . import launch
+    from ..training.run import SFT_OPTIONS, prepare_sft, sft
 
     *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **machine_defaults())
     if launch.needed(processes):
         prepare_sft(*options)
         launch.start("sft", argv, processes)
     else:
-        end(sft(*options))
+        finish(sft(*options))
 
 
 def grpo(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import GRPO_OPTIONS, end, grpo, prepare_grpo
-    from . import launch
+    from ..training.run import GRPO_OPTIONS, grpo, prepare_grpo
 
     types = [*GRPO_OPTIONS, launch.LaunchConfig]
     *options, processes = parse(types, argv, "manypaths grpo", **machine_defaults())
@@ -57,7 +57,18 @@ def grpo(argv: list[str]) -> None:
         prepare_grpo(*options)
         launch.start("grpo", argv, processes)
     else:
-        end(grpo(*options))
+        finish(grpo(*options))
+
+
+def finish(trainer: Any) -> None:
+    """Report a training, and let go of what its processes share."""
+    from ..report import training_report
+    from ..training.run import end
+
+    folder = trainer.args.output_dir if trainer.is_world_process_zero() else None
+    end(trainer)
+    if folder is not None:
+        print(f"report: {training_report(folder)}")
 
 
 def evaluate(argv: list[str]) -> None:
@@ -121,7 +132,7 @@ class Subcommand(NamedTuple):
     again: str = ""  # how an interrupted one goes on
 
 
-SAME, CHECKPOINT = " The same command goes on.", " --resume_from_checkpoint true goes on."
+SAME, CHECKPOINT = " The same command goes on.", " --resume_from_checkpoint auto goes on."
 SUBCOMMANDS = {
     "quickstart": Subcommand(quickstart, "compare objectives in a built-in world, before and after RL, on a CPU", SAME),
     "experiment": Subcommand(experiment, "compare objectives on your model and data: a YAML file of methods", SAME),
@@ -149,15 +160,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for module:function
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")
+    if not launch.launched():
+        return run(*argv)
+    launch.watch_parent()
     try:
-        subcommand_of(argv[0]).run(argv[1:])
-    except KeyboardInterrupt:
-        print(f"manypaths {argv[0]}: stopped.{subcommand_of(argv[0]).again}", file=sys.stderr)
-        return 130
+        code = run(*argv)
+    except Exception:
+        launch.let_others_speak(1 + (launch.rank() > 0))  # most often, the cause is the end of another process
+        traceback.print_exc()
+        code = 1
+    return launch.leave(code) if code else 0
+
+
+def run(name: str, *argv: str) -> int:
+    """The exit code of a subcommand; what the user has to know is one line on stderr."""
+    try:
+        subcommand_of(name).run(list(argv))
+    except (KeyboardInterrupt, InterruptedError) as error:  # in all processes alike
+        if launch.rank() == 0:
+            complain(name, str(error) or f"stopped.{subcommand_of(name).again}")
+        return getattr(error, "exit_code", 130)
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MANYPATHS_DEBUG") == "1":
             raise
-        complain(argv[0], error)
+        launch.let_others_speak(launch.rank() > 0)
+        complain(name, " ".join(str(error).split()) + ("" if is_ours(error) else " (MANYPATHS_DEBUG=1 shows where)"))
         return getattr(error, "exit_code", 2)
     return 0
 
@@ -183,13 +210,13 @@ def named_first(argv: list[str], option: str) -> list[str]:
     return [f"--{option}", *argv] if argv and not argv[0].startswith("-") else argv
 
 
-def complain(subcommand: str, error: Exception) -> None:
-    """One line on stderr, from the first process only; errors from other libraries say how to see more."""
-    if os.environ.get("RANK", "0") != "0":
-        return
+def complain(name: str, message: str) -> None:
+    print(f"manypaths {name}: {message}", file=sys.stderr, flush=True)
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether this package raised it; errors of other libraries may need their traceback to be understood."""
     trace: Any = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    ours = trace is None or Path(__file__).parent.parent in Path(trace.tb_frame.f_code.co_filename).parents
-    hint = "" if ours else " (MANYPATHS_DEBUG=1 shows where)"
-    print(f"manypaths {subcommand}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+    return trace is None or Path(__file__).parent.parent in Path(trace.tb_frame.f_code.co_filename).parents

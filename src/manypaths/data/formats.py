@@ -1,26 +1,34 @@
-"""Training data from the hub or a local file, and the checks that must pass before anything is written.
+"""Training data from the hub or local files, and the checks that must pass before anything is written.
 
-Accepted rows are TRL's: `messages`, `prompt` with `completion` (plain text or lists of messages), `text`,
-`conversations` in ShareGPT form, and tokenised `input_ids` (with `labels`, or a mask that TRL knows).
-Every failure is one ValueError or FileNotFoundError with the place and the cure.
+Accepted rows are TRL's (`messages`, `prompt` with `completion` as plain text or lists of messages, `text`, tokenised
+`input_ids` with `labels` or a mask that TRL knows), and two that are converted to them: `conversations` in ShareGPT
+form and `instruction` with `input` and `output` as in Alpaca. Every failure is one ValueError or FileNotFoundError
+with the place and the cure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
+from datasets import Dataset, Features, IterableDataset, Json, Value
 
 from .sources import json_kind, read_source
 
 Format = tuple[str, ...]
+Rows = Dataset | IterableDataset
+Row = dict[str, Any]
 
+CONVERSATIONS: Format = ("conversations",)
+ALPACA: Format = ("instruction", "output")
 SFT_FORMATS: tuple[Format, ...] = (
     ("input_ids",),
     ("prompt", "completion"),
     ("messages",),
-    ("conversations",),
+    CONVERSATIONS,
     ("text",),
+    ALPACA,
 )
 PROMPT_FORMATS: tuple[Format, ...] = (("prompt",),)
 COMPANIONS = (
@@ -31,7 +39,11 @@ COMPANIONS = (
     "seq_lengths",
     "tools",
     "chat_template_kwargs",
+    "image",
+    "images",
 )
+UNTRAINABLE = ("audio", "audios", "video", "videos")
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 IGNORED = -100
 ROWS_SAMPLED = 1000
 ROWS_CHECKED = 100_000  # a file or slice of this size is checked row by row, of more data the beginning
@@ -42,19 +54,30 @@ def load_training_data(
     *,
     split: str = "train",
     name: str | None = None,
+    streaming: bool = False,
+    **how: Any,
+) -> Rows:
+    """`read_source` (which see for the first arguments), then `as_training_data`."""
+    rows = read_source(path_or_hub_id, split, name, streaming=streaming)
+    return as_training_data(rows, path_or_hub_id, **how)
+
+
+def as_training_data(
+    dataset: Rows,
+    source: str | Path,
+    *,
     formats: Sequence[Format] = SFT_FORMATS,
     columns: Mapping[str, str] | None = None,
     layout: Literal["as_is", "chat", "last_answer"] = "as_is",
     system_prompt: str | None = None,
     keep_all_columns: bool = False,
-) -> Dataset:
-    """A dataset whose columns are one of `formats`, other columns dropped (TRL would trip over some of them).
+) -> Rows:
+    """The dataset with the columns of one of `formats`, checked, and converted where TRL has another form.
+
+    Columns that TRL's trainer has no use for are dropped: it would trip over some of them.
 
     Args:
-        path_or_hub_id: a .json, .jsonl or .parquet file, a folder (saved dataset or data files), or a hub id.
-            A local .json or .jsonl file is read into memory; publish very large data as parquet.
-        split: split name, or a slice of it as in `train[:20000]`; a file has the one split `train`.
-        name: configuration of a hub dataset.
+        source: where the rows are from, for messages.
         formats: accepted combinations of columns; the first that is present wins.
         columns: accepted name -> name in the file, for data that calls things otherwise.
         layout: "chat" turns plain prompts and completions into a user and an assistant message, so that the
@@ -64,31 +87,38 @@ def load_training_data(
         keep_all_columns: keep the rest of the columns too (rewards read them).
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unsupported extension, an empty file, broken JSON (with its line), a row that is not an
-            object or lacks what its format needs (with its number), missing columns, an unknown split.
+        ValueError: a row that lacks what its format needs (with its number), missing columns, audio or video.
     """
-    dataset = read_source(path_or_hub_id, split, name)
-    dataset = rename(dataset, columns or {}, path_or_hub_id)
-    found = match_format(dataset.column_names, formats, path_or_hub_id)
+    dataset = rename(dataset, columns or {}, source)
+    names = column_names(dataset)
+    found = match_format(names, formats, source)
     if not keep_all_columns:
-        dataset = dataset.select_columns([c for c in dataset.column_names if c in found + COMPANIONS])
-    check_rows(dataset, found, path_or_hub_id)
-    if layout == "last_answer":
-        dataset, found = split_last_answer(dataset, found, path_or_hub_id), ("prompt", "completion")
-    if layout == "chat" or system_prompt is not None:
-        dataset = to_chat(dataset, found, system_prompt, layout == "chat", path_or_hub_id)
-    return dataset
+        for name in set(names) & set(UNTRAINABLE):
+            raise ValueError(f"{source} has a column {name!r}, which TRL's trainer would leave out; take it away.")
+        wanted = (*found, *COMPANIONS, *(["input"] if found == ALPACA else []))
+        dataset = dataset.select_columns([name for name in names if name in wanted])
+    check_rows(dataset, found, source)
+    return converted(dataset, found, layout, system_prompt, source)
 
 
-def rename(dataset: Dataset, columns: Mapping[str, str], source: str | Path) -> Dataset:
+def sft_formats(text: str) -> tuple[Format, ...]:
+    """What `sft` reads when plain text is in the column `text`."""
+    return tuple((text,) if columns == ("text",) else columns for columns in SFT_FORMATS)
+
+
+def column_names(dataset: Rows) -> list[str]:
+    """A stream may know its columns only from a row."""
+    return list(next(iter(dataset))) if dataset.column_names is None else dataset.column_names
+
+
+def rename(dataset: Rows, columns: Mapping[str, str], source: str | Path) -> Rows:
     """Call the columns what TRL calls them; a column that already has the wanted name makes room."""
     for wanted, given in columns.items():
-        if given not in dataset.column_names:
-            found = ", ".join(dataset.column_names)
-            raise ValueError(f"{source} has no column {given!r} to use as {wanted!r}; found {found}.")
+        names = column_names(dataset)
+        if given not in names:
+            raise ValueError(f"{source} has no column {given!r} to use as {wanted!r}; found {', '.join(names)}.")
         if wanted != given:
-            dataset = dataset.remove_columns([wanted] if wanted in dataset.column_names else [])
+            dataset = dataset.remove_columns([wanted] if wanted in names else [])
             dataset = dataset.rename_column(given, wanted)
     return dataset
 
@@ -104,17 +134,27 @@ def match_format(found: Sequence[str], formats: Sequence[Format], source: str | 
     )
 
 
-def check_rows(dataset: Dataset, wanted: Format, source: str | Path) -> None:
+def check_rows(dataset: Rows, wanted: Format, source: str | Path) -> None:
     """Every row has a value of a usable kind in every wanted column; the first that has not is named."""
-    checked = dataset.select_columns(list(wanted)).select(range(min(len(dataset), ROWS_CHECKED)))
-    for number, row in enumerate(checked, start=1):
-        for column in wanted:
-            problem = value_problem(column, row[column])
-            if problem:
-                raise ValueError(f"{source}, row {number}: {column!r} {problem}.")
+    names = [*wanted, *(name for name in column_names(dataset) if name == "chat_template_kwargs")]
+    checked = dataset.select_columns(names)
+    size = ROWS_SAMPLED if isinstance(dataset, IterableDataset) else min(len(dataset), ROWS_CHECKED)
+    kinds: dict[str, type] = {}
+    number = 0
+    for batch in checked.take(size).iter(ROWS_SAMPLED):
+        for values in zip(*(batch[name] for name in names), strict=True):
+            number += 1
+            for name, value in zip(names, values, strict=True):
+                problem = value_problem(name, value)
+                if problem is None and kinds.setdefault(name, type(value)) is not type(value):
+                    problem = f"is {json_kind(value)}, unlike the rows before"
+                if problem:
+                    raise ValueError(f"{source}, row {number}: {name!r} {problem}.")
 
 
 def value_problem(column: str, value: Any) -> str | None:
+    if column == "chat_template_kwargs":
+        return None if isinstance(value, dict) else f"must be an object, {{}} for none; found {json_kind(value)}"
     if value is None:
         return "is missing"
     if column == "input_ids":
@@ -122,7 +162,7 @@ def value_problem(column: str, value: Any) -> str | None:
     chat_only = column in ("messages", "conversations")
     if isinstance(value, str):
         return "must be a list of messages, found a string" if chat_only else None
-    if not isinstance(value, list) or column == "text":
+    if not isinstance(value, list) or not (chat_only or column in ("prompt", "completion")):
         return f"must be text, found {json_kind(value)}"
     return messages_problem(value, ("from", "value") if column == "conversations" else ("role", "content"))
 
@@ -130,48 +170,119 @@ def value_problem(column: str, value: Any) -> str | None:
 def messages_problem(messages: list[Any], keys: tuple[str, str]) -> str | None:
     if not messages:
         return "holds no messages"
-    for message in messages:
-        if not isinstance(message, dict) or message.get(keys[0]) is None or keys[1] not in message:
+    for number, message in enumerate(messages, start=1):
+        if keys == ("from", "value") and isinstance(message, dict):
+            message = chat_message(message)
+        if not isinstance(message, dict) or message.get("role") is None:
             return f"must be a list of messages, each with {keys[0]!r} and {keys[1]!r}"
+        if message.get("content") is None and not message.get("tool_calls"):
+            return f"has a message without {keys[1]!r} and without tool calls (number {number}, {message['role']!r})"
     return None
 
 
-def to_chat(dataset: Dataset, found: Format, system_prompt: str | None, chat: bool, source: str | Path) -> Dataset:
-    """Plain prompts and completions as messages (when `chat`), each conversation led by the system prompt."""
-    first = found[0]
-    plain = isinstance(dataset[0][first], str)
-    if first not in ("prompt", "messages") or (plain and not chat):
-        kind = "plain text" if plain else repr(first)
+def converted(dataset: Rows, found: Format, layout: str, system_prompt: str | None, source: str | Path) -> Rows:
+    """ShareGPT and Alpaca as TRL's columns, then what `layout` and `system_prompt` ask for, in one pass."""
+    steps: list[Callable[[Row], Row]] = []
+    read = [*found, *(["input"] if found == ALPACA and "input" in column_names(dataset) else [])]
+    if found == CONVERSATIONS:
+        steps, found = [from_sharegpt], ("messages",)
+    if found == ALPACA:
+        steps, found = [partial(from_alpaca, end="" if layout == "chat" else "\n\n")], ("prompt", "completion")
+    if layout == "last_answer":
+        if found != ("messages",):
+            raise ValueError(f"--dataset_format last_answer splits messages, and {source} has {' + '.join(found)}.")
+        steps, found = [*steps, last_answer], ("prompt", "completion")
+    if (layout == "chat" or system_prompt is not None) and found[0] not in ("prompt", "messages"):
         raise ValueError(
-            f"{source} holds {kind}, which has no place for a system prompt or chat format; give prompt "
+            f"{source} holds {found[0]!r}, which has no place for a system prompt or chat format; give prompt "
             "(and completion) columns and --dataset_format chat."
         )
+    if layout == "chat":
+        steps.append(as_chat)
+    if system_prompt is not None:
+        steps.append(partial(led_by, system_prompt))
+    if not steps:
+        return dataset
 
-    def convert(row: dict[str, Any]) -> dict[str, Any]:
-        new = {}
-        for column in found:
-            role = "assistant" if column == "completion" else "user"
-            value = row[column]
-            new[column] = [{"role": role, "content": value}] if isinstance(value, str) else value
-        if system_prompt is not None and new[first][0]["role"] != "system":
-            new[first] = [{"role": "system", "content": system_prompt}, *new[first]]
-        return new
+    def convert(row: Row, index: int) -> Row:
+        row = {name: row[name] for name in read}
+        try:
+            for step in steps:
+                row = step(row)
+        except ValueError as error:
+            raise ValueError(f"{source}, row {index + 1}: {error}") from error
+        return row
 
-    return dataset.map(convert, desc="Writing prompts as conversations")
+    return rewritten(dataset, convert, [name for name in read if name not in found])
 
 
-def split_last_answer(dataset: Dataset, found: Format, source: str | Path) -> Dataset:
+def rewritten(dataset: Rows, convert: Callable[[Row, int], Row], removed: Sequence[str]) -> Rows:
+    """`dataset.map` to columns of text or conversations; these are stored as JSON, so that messages keep their own keys."""
+    first = convert(next(iter(dataset)), 0)
+    if isinstance(dataset, IterableDataset):
+        return dataset.map(convert, with_indices=True, remove_columns=removed)
+
+    def encode(row: Row, index: int) -> Row:
+        values = convert(row, index).items()
+        return {name: value if isinstance(value, str | None) else json.dumps(value) for name, value in values}
+
+    new = {name: Value("string") if isinstance(value, str) else Json() for name, value in first.items()}
+    kept = {name: feature for name, feature in dataset.features.items() if name not in removed}
+    features = Features({**kept, **new})
+    return dataset.map(encode, with_indices=True, remove_columns=removed, features=features, desc="Converting")
+
+
+def from_sharegpt(row: Row) -> Row:
+    return {"messages": [chat_message(message) for message in row["conversations"]]}
+
+
+def chat_message(message: Row) -> Row:
+    """{"from": "human", "value": ...} as {"role": "user", "content": ...}."""
+    names = {"from": "role", "value": "content"}
+    renamed = {names.get(key, key): value for key, value in message.items()}
+    return {**renamed, "role": SHAREGPT_ROLES.get(renamed.get("role"), renamed.get("role"))}
+
+
+def from_alpaca(row: Row, end: str) -> Row:
+    """The instruction and its input, a blank line between them, then the output; `end` closes a plain prompt."""
+    parts = [part for part in (row["instruction"], row.get("input")) if part]
+    return {"prompt": "\n\n".join(parts) + end, "completion": row["output"]}
+
+
+def last_answer(row: Row) -> Row:
     """`messages` as `prompt` (all but the last) and `completion` (the assistant's last message)."""
-    if found != ("messages",):
-        raise ValueError(f"--dataset_format last_answer splits messages, and {source} has {' + '.join(found)}.")
+    *before, last = row["messages"]
+    if last["role"] != "assistant" or not before:
+        raise ValueError("messages must end in an answer of the assistant.")
+    return {"prompt": before, "completion": [last]}
 
-    def split(row: dict[str, Any], index: int) -> dict[str, Any]:
-        *before, last = row["messages"]
-        if last["role"] != "assistant" or not before:
-            raise ValueError(f"{source}, row {index + 1}: messages must end in an answer of the assistant.")
-        return {"prompt": before, "completion": [last]}
 
-    return dataset.map(split, with_indices=True, remove_columns="messages", desc="Splitting off the answers")
+def as_chat(row: Row) -> Row:
+    """Plain prompts and completions as messages."""
+    roles = {"prompt": "user", "completion": "assistant"}
+    plain = [name for name in row if name in roles and isinstance(row[name], str)]
+    return {**row, **{name: [{"role": roles[name], "content": row[name]}] for name in plain}}
+
+
+def led_by(system_prompt: str, row: Row) -> Row:
+    """The conversation with a system message first, unless it has its own."""
+    first = "prompt" if "prompt" in row else "messages"
+    if isinstance(row[first], str):
+        raise ValueError("plain text has no place for a system prompt; add --dataset_format chat.")
+    if row[first][0]["role"] == "system":
+        return row
+    return {**row, first: [{"role": "system", "content": system_prompt}, *row[first]]}
+
+
+def share_of_others(rows: Rows, sample: int = 100) -> float:
+    """How much of the text of the first `messages` is not the assistant's, counted in characters."""
+    others = total = 0
+    for row in rows.take(sample):
+        for message in row["messages"]:
+            size = len(str(message.get("content") or ""))
+            total += size
+            others += 0 if message["role"] == "assistant" else size
+    return others / max(total, 1)
 
 
 def check_trained_tokens(dataset: Iterable[Mapping[str, Any]], vocab_size: int | None = None) -> dict[str, int]:
@@ -180,11 +291,11 @@ def check_trained_tokens(dataset: Iterable[Mapping[str, Any]], vocab_size: int |
     A position trains when its label is not -100 and a token stands before it.
 
     Returns: {"rows": rows read, "untrained_rows": those without a trained token}; reading stops after 1000
-        rows if some of them train.
+        rows if some of them train, or if it is a stream.
     Raises ValueError when no row trains a token, or when one that was read has ids outside `vocab_size`.
     """
     seen = untrained = 0
-    for row in dataset:
+    for row in dataset.take(ROWS_SAMPLED) if isinstance(dataset, IterableDataset) else dataset:
         labels = row["labels"] if row.get("labels") is not None else row["input_ids"]
         seen += 1
         check_ids(row, labels, vocab_size, seen)

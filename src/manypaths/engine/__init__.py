@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 
 from .autograd import FusedStatistics
 from .reference import naive_statistics
-from .statistics import STATISTICS, Projection, Statistic
+from .statistics import FORBIDDEN, STATISTICS, Projection, Statistic, forbidden_tokens
 
 BACKENDS = ("auto", "chunked", "reference")
 
@@ -35,10 +35,12 @@ def token_statistics(
     Args:
         hidden_states: [T, D], float64, float32, bfloat16 or float16; already shifted, so that row t predicts
             labels[t]. More leading dimensions, [B, S, D], are welcome: T then stands for [B, S] throughout.
-        weight: [V, D] head weight of the same dtype.
+        weight: [V, D] head weight of the same dtype, or float32 with bfloat16 or float16 hidden states: it is then
+            multiplied in their dtype, as autocast does, and its gradient is not rounded to it.
         labels: [T] integer token ids; rows with `ignore_index` get 0 in every statistic and no gradient.
         want: one or more names from `manypaths.engine.STATISTICS`.
-        bias: [V] or None. logits = softcap * tanh(logit_scale * (h W^T + bias) / softcap).
+        bias: [V] or None. logits = softcap * tanh(logit_scale * (h W^T + bias) / softcap). A token whose bias is -inf
+            is forbidden: it has probability 0, and no statistic or gradient of the others is touched by it.
         top_k: for `topk_mass`, `topk_entropy`; 1 <= top_k < V.
         temperature: for the tempered statistics; > 0.
         reference: `Projection(hidden_states, weight, ...)` of the reference model at the same rows, for the KLs;
@@ -50,18 +52,18 @@ def token_statistics(
         `STATISTICS[name].differentiable`; first derivatives only with the chunked backend.
 
     Raises:
-        ValueError: unknown statistic or backend, missing or bad parameter, label outside the vocabulary,
+        ValueError: unknown statistic or backend, missing or bad parameter, label outside the vocabulary or forbidden,
             mismatched shapes or dtypes, NaN or inf in hidden_states (names the first bad row).
     """
     want = (want,) if isinstance(want, str) else tuple(want)
-    policy = Projection(hidden_states, weight, bias, softcap, logit_scale)
+    policy = Projection(hidden_states, weight, finite_bias(bias), softcap, logit_scale)
     reference = None if reference is None else Projection(*reference)
     check_request(want, top_k, temperature, reference, backend, len(weight))
     check_projection(policy, "hidden_states")
     if labels.shape != hidden_states.shape[:-1]:
         raise ValueError(f"labels must be [T] = {list(hidden_states.shape[:-1])}, got {list(labels.shape)}.")
     valid = labels != ignore_index
-    check_labels(labels, valid, len(weight), ignore_index)
+    check_labels(labels, valid, policy, ignore_index)
     check_finite(hidden_states, valid)
     if reference is not None:
         check_projection(reference, "reference hidden_states")
@@ -72,9 +74,10 @@ def token_statistics(
         reference = Projection(
             reference.hidden_states[valid].detach(),
             reference.weight.detach(),
-            None if reference.bias is None else reference.bias.detach(),
+            None if reference.bias is None else finite_bias(reference.bias.detach()),
             *reference[3:],
         )
+        check_forbidden(policy, reference)
     core = tuple(dict.fromkeys("entropy" if name == "normalized_entropy" else name for name in want))
     if backend == "reference":
         values = naive_statistics(packed, labels[valid], core, top_k, temperature, reference)
@@ -86,6 +89,11 @@ def token_statistics(
     if "normalized_entropy" in want:
         values["normalized_entropy"] = values["entropy"] / math.log(len(weight))
     return {name: unpack(values[name], valid) for name in want}
+
+
+def finite_bias(bias: Tensor | None) -> Tensor | None:
+    """The bias in the statistics' dtype, -inf as the largest negative number that no later step makes infinite."""
+    return None if bias is None else bias.to(torch.promote_types(bias.dtype, torch.float32)).clamp(min=FORBIDDEN)
 
 
 def unpack(values: Tensor, valid: Tensor) -> Tensor:
@@ -126,8 +134,11 @@ def check_projection(projection: Projection, name: str) -> None:
             f"{name} must be [T, D] and weight [V, D] with the same D, "
             f"got {list(hidden_states.shape)} and {list(weight.shape)}."
         )
-    if hidden_states.dtype != weight.dtype:
-        raise ValueError(f"{name} ({hidden_states.dtype}) and weight ({weight.dtype}) must have the same dtype.")
+    if weight.dtype not in (hidden_states.dtype, torch.promote_types(hidden_states.dtype, torch.float32)):
+        raise ValueError(
+            f"{name} ({hidden_states.dtype}) and weight ({weight.dtype}) must have the same dtype; beside bfloat16 and "
+            "float16 the weight may be float32."
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be [V] = [{len(weight)}], got {list(bias.shape)}.")
     if softcap is not None and not softcap > 0:
@@ -149,13 +160,30 @@ def check_reference(policy: Projection, reference: Projection) -> None:
         )
 
 
-def check_labels(labels: Tensor, valid: Tensor, vocab_size: int, ignore_index: int) -> None:
+def check_forbidden(policy: Projection, reference: Projection) -> None:
+    different = forbidden_tokens(policy) != forbidden_tokens(reference)
+    if different.any():
+        raise ValueError(
+            f"Token {int(different.nonzero()[0])} has a bias of -inf in the model or in the reference only, so the KL is "
+            "infinite. Forbid the same tokens in both."
+        )
+
+
+def check_labels(labels: Tensor, valid: Tensor, policy: Projection, ignore_index: int) -> None:
+    vocab_size = len(policy.weight)
     outside = valid & ((labels < 0) | (labels >= vocab_size))
     if outside.any():
         first = outside.nonzero()[0].tolist()
         raise ValueError(
             f"Label {int(labels[tuple(first)])} at {place(first)} is outside the vocabulary of {vocab_size}; "
             f"ignored tokens must be {ignore_index}."
+        )
+    forbidden = valid & forbidden_tokens(policy)[labels.where(valid, 0)]
+    if forbidden.any():
+        first = forbidden.nonzero()[0].tolist()
+        raise ValueError(
+            f"Label {int(labels[tuple(first)])} at {place(first)} is a token whose bias is -inf, so its loss is infinite; "
+            f"ignore it ({ignore_index}) or allow it."
         )
 
 

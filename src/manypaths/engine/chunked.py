@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .statistics import GEM_SIGMOID_SLOPE, Projection
+from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares
 
 # Elements, not bytes: the product matrix of a forward chunk, the fp32 scratch of a row block, the
 # scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/); those of other
@@ -59,13 +59,18 @@ def transform_(z: Tensor, projection: Projection, columns: slice = slice(None)) 
     return z
 
 
+def multiplied_T(projection: Projection, columns: slice = slice(None)) -> Tensor:
+    """[D, N] of the weight, in the dtype it is multiplied in."""
+    return projection.weight[columns].to(projection.hidden_states.dtype).T
+
+
 def block_logits(product: Tensor, projection: Projection, scratch: Tensor | None) -> Tensor:
     """Final logits of a row block, in the statistics' dtype; in place when `product` has that dtype."""
     z = product if scratch is None else scratch[: len(product)].copy_(product)
     return transform_(z, projection)
 
 
-def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[str, Tensor]:
+def row_block(z, z_ref, work, other, labels, want, top_k, temperature, shares) -> dict[str, Tensor]:
     """All statistics of the rows z [R, V] (destroyed), with two scratch blocks of the same shape."""
     out: dict[str, Tensor] = {}
     largest = z.amax(-1)
@@ -87,7 +92,7 @@ def row_block(z, z_ref, work, other, labels, want, top_k, temperature) -> dict[s
         topk_logp = topk_logp.log_softmax(-1)
         out["topk_entropy"] = -(topk_logp.exp() * topk_logp).sum(-1)
     if "mean_logprob" in want:
-        out["mean_logprob"] = z.mean(-1) - log_total
+        out["mean_logprob"] = z @ shares - log_total
     if "entropy" in want:
         out["entropy"] = log_total - torch.mul(exps, z, out=other).sum(-1) / total
     if z_ref is not None:
@@ -124,8 +129,8 @@ def forward(
     reference: Projection | None,
 ) -> tuple[dict[str, Tensor], Rows]:
     """The statistics named in `want`, each [T], and the row scalars the backward needs."""
-    hidden, weight = policy.hidden_states, policy.weight
-    T, V = len(hidden), len(weight)
+    hidden = policy.hidden_states
+    T, V = len(hidden), len(policy.weight)
     dtype, device = statistics_dtype(hidden), hidden.device
     chunk = min(max(T, 1), budget(CHUNK_ELEMENTS, device, V))
     block = min(chunk, budget(BLOCK_ELEMENTS, device, V))
@@ -140,12 +145,14 @@ def forward(
     ref_scratch = None if reference is None or ref_in_place else scratch()
     product = torch.empty(chunk, V, dtype=hidden.dtype, device=device)  # the only matrix that wide, and its twin
     ref_product = None if reference is None else torch.empty_like(product, dtype=reference.hidden_states.dtype)
+    shares = token_shares(policy)
+    weight_T, ref_weight_T = multiplied_T(policy), None if reference is None else multiplied_T(reference)
     out: dict[str, Tensor] = {}
     for start in range(0, max(T, 1), chunk):  # T = 0 runs one empty chunk and gives empty statistics
         tokens = hidden[start : start + chunk]
-        torch.mm(tokens, weight.T, out=product[: len(tokens)])
+        torch.mm(tokens, weight_T, out=product[: len(tokens)])
         if reference is not None:
-            torch.mm(reference.hidden_states[start : start + chunk], reference.weight.T, out=ref_product[: len(tokens)])
+            torch.mm(reference.hidden_states[start : start + chunk], ref_weight_T, out=ref_product[: len(tokens)])
         for row in range(0, max(len(tokens), 1), block):
             rows = slice(row, min(row + block, len(tokens)))
             z = block_logits(product[rows], policy, policy_scratch)
@@ -153,7 +160,7 @@ def forward(
             size = rows.stop - rows.start
             where = slice(start + rows.start, start + rows.stop)
             for name, value in row_block(
-                z, z_ref, work[:size], other[:size], labels[where], want, top_k, temperature
+                z, z_ref, work[:size], other[:size], labels[where], want, top_k, temperature, shares
             ).items():
                 out.setdefault(name, torch.empty(T, dtype=dtype, device=device))[where] = value
     rows = Rows(
@@ -175,7 +182,7 @@ def column(value: Tensor | float) -> Tensor | float:
     return value[:, None] if isinstance(value, Tensor) else value
 
 
-def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], offset, V, temperature) -> Tensor:
+def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], offset, shares, temperature) -> Tensor:
     """d(sum of upstream * statistic) / dz for one tile of final logits z [T, N]; overwrites z.
 
     p (a + b log p - g log r) + t q + s q w + m / V - k r + e_y l, with row scalars from the upstream
@@ -214,11 +221,17 @@ def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], 
     if extra is not None:
         d.add_(extra)
     if "mean_logprob" in grads:
-        d.add_(column(grads["mean_logprob"] / V))
+        d.addr_(grads["mean_logprob"], shares)
     if "logprob" in grads:
-        index = ((labels >= offset) & (labels < offset + z.shape[1])).nonzero()[:, 0]
-        d[index, labels[index] - offset] += grads["logprob"][index]
+        index = labelled(labels, offset, z.shape[1])
+        d[index] += grads["logprob"][index[0]]
     return d
+
+
+def labelled(labels: Tensor, offset: int, width: int) -> tuple[Tensor, Tensor]:
+    """Rows, and columns of a tile, of the labels that are in it."""
+    rows = ((labels >= offset) & (labels < offset + width)).nonzero()[:, 0]
+    return rows, labels[rows] - offset
 
 
 def row_factor(rows: Rows, grads: dict[str, Tensor]) -> Tensor:
@@ -260,6 +273,7 @@ def backward(
     d_hidden = torch.zeros(hidden.shape, dtype=dtype, device=device) if needs[0] else None
     d_weight = torch.empty_like(weight) if needs[1] else None
     d_bias = torch.empty_like(policy.bias) if needs[2] else None
+    shares = token_shares(policy)
     wants_ref = reference is not None and ("kl_policy_ref" in grads or "kl_ref_policy" in grads)
     scratch = [torch.empty(T * tile, dtype=dtype, device=device) for _ in range(2)]
     product_scratch = scratch[0] if hidden.dtype == dtype else torch.empty(T * tile, dtype=hidden.dtype, device=device)
@@ -267,27 +281,36 @@ def backward(
         columns = slice(offset, min(offset + tile, V))
         shape = (T, columns.stop - columns.start)
         product, z, work = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (product_scratch, *scratch))
-        torch.mm(hidden, weight[columns].T, out=product)
+        weight_T = multiplied_T(policy, columns)
+        torch.mm(hidden, weight_T, out=product)
         if hidden.dtype != dtype:
             z.copy_(product)
         z = transform_(z, policy, columns)
         jacobian = None if policy.softcap is None else 1 - (z / policy.softcap).square_()
         z_ref = None
         if wants_ref:
-            ref_product = reference.hidden_states @ reference.weight[columns].T
+            ref_product = reference.hidden_states @ multiplied_T(reference, columns)
             z_ref = transform_(ref_product.to(dtype), reference, columns)
-        d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, V, temperature)
+        d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, shares[columns], temperature)
         if jacobian is not None:
             d.mul_(jacobian)
         if policy.logit_scale != 1.0:
             d.mul_(policy.logit_scale)
         if d_bias is not None:
             d_bias[columns] = d.sum(0)
+        rounded = d if hidden.dtype == dtype else product.copy_(d)
+        if d_weight is not None and weight.dtype == hidden.dtype:
+            torch.mm(rounded.T, hidden, out=d_weight[columns])
+        elif d_weight is not None and hidden.is_cuda:
+            d_weight[columns] = low_precision_product(rounded.T, hidden)
+        elif d_weight is not None:
+            torch.mm(d.T, hidden.to(dtype), out=d_weight[columns])
         if d_hidden is not None and hidden.dtype == dtype:
-            d_hidden.addmm_(d, weight[columns])
+            d_hidden.addmm_(d, weight_T.T)
         elif d_hidden is not None:
-            d = product.copy_(d)
-            d_hidden.add_(low_precision_product(d, weight[columns]))
-        if d_weight is not None:
-            torch.mm(d.to(hidden.dtype).T, hidden, out=d_weight[columns])
+            if "logprob" in grads:  # the label's part is the largest then: in fp32, on its own, it is not rounded
+                index = labelled(labels, offset, shape[1])
+                d_hidden[index[0]] += d[index][:, None] * weight_T[:, index[1]].T
+                rounded[index] = 0
+            d_hidden.add_(low_precision_product(rounded, weight_T.T))
     return None if d_hidden is None else d_hidden.to(hidden.dtype), d_weight, d_bias

@@ -6,13 +6,13 @@ Shapes: T tokens, D hidden size, V vocabulary, K top-k.
 import torch
 from torch import Tensor
 
-from .statistics import GEM_SIGMOID_SLOPE, Projection
+from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares
 
 
 def full_logits(projection: Projection) -> Tensor:
     """[T, V] logits in fp32 (fp64 for fp64 input), multiplied in the dtype of the input."""
     hidden_TD, weight_VD, bias_V, softcap, logit_scale = projection
-    logits_TV = hidden_TD @ weight_VD.T
+    logits_TV = hidden_TD @ weight_VD.to(hidden_TD.dtype).T
     logits_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
     if bias_V is not None:
         logits_TV = logits_TV + bias_V
@@ -35,7 +35,7 @@ def naive_statistics(
     z_y_T1 = z_TV.gather(-1, labels[:, None])
     out: dict[str, Tensor] = {"logprob": logp_TV.gather(-1, labels[:, None])[:, 0]}
     if "mean_logprob" in want:
-        out["mean_logprob"] = logp_TV.mean(-1)
+        out["mean_logprob"] = logp_TV @ token_shares(policy)
     if "entropy" in want:
         out["entropy"] = -(p_TV * logp_TV).sum(-1)
     if top_k is not None:

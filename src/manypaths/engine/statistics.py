@@ -1,5 +1,7 @@
 """Every per-token statistic the engine can produce: its formula, gradient, units and range.
 
+Tokens whose bias is -inf have probability 0 and are left out of the mean over the vocabulary.
+
 Notation, for one supervised token: z [V] the final logits (after scale and softcap), y the label,
 p = softmax(z), r = softmax(z_ref), q = softmax(z / temperature), e_y the one-hot of the label,
 w_i = sigmoid(0.01 (z_i - z_y)), V the vocabulary size. Gradients are with respect to z and sum to
@@ -11,8 +13,10 @@ A new need is a new row here, then a few lines in reference.py (the definition) 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+FORBIDDEN = -1e30  # in place of a bias of -inf: exp() gives 0, but 0 times it is 0 and not NaN
 GEM_SIGMOID_SLOPE = 0.01  # slope of h = logsigmoid in the released code of GEM, arXiv:2408.16673
 
 
@@ -22,7 +26,7 @@ class Projection(NamedTuple):
     logits = softcap * tanh(logit_scale * (hidden_states @ weight.T + bias) / softcap), or without the
     tanh when `softcap` is None.
 
-    hidden_states: [T, D]; weight: [V, D], same dtype; bias: [V] or None.
+    hidden_states: [T, D]; weight: [V, D], same dtype or float32 for low-precision hidden states; bias: [V] or None.
     """
 
     hidden_states: Tensor
@@ -30,6 +34,20 @@ class Projection(NamedTuple):
     bias: Tensor | None = None
     softcap: float | None = None
     logit_scale: float = 1.0
+
+
+def forbidden_tokens(projection: Projection) -> Tensor:
+    """[V] bool: the tokens whose logit is -inf; a softcap makes the logit of a bias of -inf finite."""
+    weight, bias = projection.weight, projection.bias
+    if bias is None or projection.softcap is not None:
+        return torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+    return bias.detach() <= FORBIDDEN
+
+
+def token_shares(projection: Projection) -> Tensor:
+    """[V] in the statistics' dtype: 1 / V, or 0 for a forbidden token and the same for each of the others."""
+    allowed = ~forbidden_tokens(projection)
+    return allowed.to(torch.promote_types(projection.weight.dtype, torch.float32)) / allowed.sum()
 
 
 @dataclass(frozen=True)

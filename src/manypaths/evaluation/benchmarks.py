@@ -17,9 +17,10 @@ import yaml
 from ..data.sources import json_kind, json_lines, looks_like_file, read_source, read_text
 from ..functions import did_you_mean
 from ..generation.samples import Sampling
-from ..grading.graders import resolve_grader
+from ..grading.graders import lettered, resolve_grader
 
 INSTRUCTION = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+CHOICE_INSTRUCTION = "{problem}\n{choices}\nPlease reason step by step, and put the right letter within \\boxed{{}}."
 PROMPT_COLUMNS = ("problem", "prompt", "question", "instruction", "text")
 CHOICES = {"gold": ("plain", "boxed", "hashes"), "answers": ("final", "text"), "prompt_format": ("chat", "text")}
 MAIN = "main"  # the group of benchmarks that models are compared by
@@ -39,7 +40,8 @@ class Problem:
 class Benchmark:
     r"""Where problems come from, how they are asked and graded, and how often they are sampled unless told otherwise.
 
-    source: a hub id or a file. problem, answer: names of columns.
+    source: a hub id or a file. problem, answer, choices: names of columns; with choices, an answer may be the letter of
+      the right one or its value, and {choices} in the prompt lists them.
     gold: how the answer column holds the answer: "plain", in the last box ("boxed"), or after the last "####" ("hashes").
     prompt: a template with any column in braces; {problem} is the problem's column.
     grader: a name of `grading.graders`, or "module:function"; "math" where there is an answer. Without answer and grader
@@ -55,6 +57,7 @@ class Benchmark:
     split: str = "test"
     problem: str = "problem"
     answer: str | None = "answer"
+    choices: str | None = None
     gold: str = "plain"
     prompt: str = INSTRUCTION
     grader: str | None = "math"
@@ -186,12 +189,14 @@ def read_benchmark(path: Path) -> Benchmark:
 def defaults_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a benchmark's YAML means where it says nothing: open-ended without answer and grader."""
     grader, answer = given.get("grader"), given.get("answer")
+    if given.get("choices"):
+        grader = grader or "math"
     if not answer and not grader:
         return OPEN_ENDED
     if grader in ("math", "exact") and not given.get("answer", "answer"):
         raise ValueError(f"the grader {grader} needs answer, the name of the column with the right answers.")
     if grader in (None, "math"):
-        return {}
+        return {"prompt": CHOICE_INSTRUCTION} if given.get("choices") else {}
     return {"prompt": "{problem}", "answers": "text"} | ({} if grader == "exact" else {"answer": None})
 
 
@@ -214,7 +219,10 @@ def fits(value: Any, kind: Any) -> bool:
 def prompt_text(benchmark: Benchmark, problem: Problem) -> str:
     """What is asked: the template filled with the problem and the columns of its row."""
     try:
-        return benchmark.prompt.format(**{**problem.row, "problem": problem.text})
+        given = {**problem.row, "problem": problem.text}
+        if benchmark.choices is not None:
+            given["choices"] = "\n".join(f"({letter}) {value}" for letter, value in problem.row["choices"].items())
+        return benchmark.prompt.format(**given)
     except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
         columns = ", ".join(problem.row) or "none"
         raise ValueError(
@@ -290,6 +298,11 @@ def read_problem(benchmark: Benchmark, row: Mapping[str, Any], place: str, index
     text = question_text(row.get(benchmark.problem))
     if not text:
         raise ValueError(f"{place}: {benchmark.problem!r} is missing or not text; columns are {', '.join(row)}.")
+    if benchmark.choices is not None:
+        try:
+            row = {**row, "choices": lettered(row.get(benchmark.choices))}
+        except ValueError as error:
+            raise ValueError(f"{place}: {benchmark.choices!r} cannot be read. {error}") from error
     if benchmark.answer is None:
         return Problem(name, text, None, row)
     gold = gold_text(row.get(benchmark.answer))

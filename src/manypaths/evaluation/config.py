@@ -16,7 +16,7 @@ REREAD = 16  # completions per problem that are read again when a reference is g
 class EvalConfig:
     """A model and what to judge it by: any of benchmarks, prompts, data and forgetting."""
 
-    model_name_or_path: str | None = helped(None, "Model folder or hub id.", aliases=["--model"])
+    model_name_or_path: str | None = helped(None, "Model folder or hub id.")
     label: str | None = helped(None, "Name in tables (the method); the last part of the model's name if not given.")
     stage: str | None = helped(None, "sft or rl (after RL); what the model's folder remembers if not given.")
     train_seed: int | None = helped(None, "Seed of the training; what the model's folder remembers if not given.")
@@ -29,8 +29,8 @@ class EvalConfig:
     )
     completions: str | None = helped(None, "Score completions made elsewhere, a JSONL file, instead of a model's.")
     rescore: str | None = helped(None, "Folder of an evaluation: grade and score its stored samples again.")
-    grader: Literal["lenient", "strict"] | None = helped(
-        None, "strict wants mathematical answers in a box; lenient if not given."
+    grader: Literal["lenient", "strict", "last_number"] | None = helped(
+        None, "strict wants mathematical answers in a box, last_number takes any number at last; lenient if not given."
     )
     reward: str | None = helped(None, "Grades samples of --data: math, exact, countdown, chain, or module:function.")
     correct_at: float = helped(1.0, "Reward from which an answer counts as right.")

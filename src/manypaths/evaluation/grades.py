@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..generation.samples import Sample
-from ..grading import GRADER_VERSION, answer_key, extract, grade_many, same_answers, unreliable_reference
-from ..grading.graders import grade_samples, resolve_grader
+from ..grading import GRADER_VERSION, answer_key, extract, same_answers, unreliable_reference
+from ..grading.graders import grade_choices, grade_samples, resolve_grader
 from .benchmarks import Problem, conflicting
 from .tasks import Task
 from .voting import answer_classes_of_all
@@ -48,7 +48,8 @@ def by_gold(task: Task, samples: Sequence[Sequence[Sample]]) -> Grades:
         (sample.text, problem.answer) for problem, row in zip(task.problems, samples, strict=True) for sample in row
     ]
     texts, golds = zip(*pairs, strict=True)
-    remaining = iter(grade_many(texts, golds, mode=task.mode, show_progress=True))
+    choices = [problem.row.get("choices") for problem, row in zip(task.problems, samples, strict=True) for _ in row]
+    remaining = iter(grade_choices(texts, golds, choices, mode=task.mode, show_progress=True))
     verdicts = [[next(remaining) for _ in row] for row in samples]
     statuses = [[verdict.status for verdict in row] for row in verdicts]
     correct = [[verdict.correct for verdict in row] for row in verdicts]

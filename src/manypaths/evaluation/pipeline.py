@@ -16,6 +16,7 @@ from ..generation.precomputed import read_completions
 from ..generation.samples import Sample, SampleKey, Sampling
 from ..models.loading import check_model, default_device, free_memory, load_model, load_tokenizer
 from ..run_folder import RunFolder, content_fingerprint, fingerprint, read_run, settings_of
+from ..training.curves import curves
 from .benchmarks import MAIN
 from .config import EVAL_OPTIONS, EvalConfig, check_options, given_options, origin, short_name
 from .diversity import named_encoder
@@ -79,7 +80,8 @@ def evaluate(data: DataConfig, config: EvalConfig) -> Results:
         check_same_problems(work.tasks, folder.path)
         check_same_grader(work.tasks, results.tasks)
         before = results.runs[0]["seconds"] if results.runs else 0.0
-        run |= {"role": "method", "model": name, "weights": work.settings.get("weights"), "training": {}, "notes": ""}
+        run |= {"role": "method", "model": name, "weights": work.settings.get("weights"), "notes": ""}
+        run |= {"training": {} if config.model_name_or_path is None else curves(name)}
         run |= {"folder": str(folder.path.absolute())}
         results = replace(results, header=new_header(settings_of(data, config)))
         for part in measured(data, config, work, folder):

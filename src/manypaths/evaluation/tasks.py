@@ -28,7 +28,7 @@ class Task:
 
     temperature: what was asked for, None for the default of the set. prompts: the problems in the model's words.
     sampling: None for completions made elsewhere, which may have a `known_temperature`.
-    grader: its name, None where nothing is graded; mode: "lenient" or "strict", how "math" reads answers.
+    grader: its name, None where nothing is graded; mode: of grading.MODES, how "math" reads answers.
     answers: what makes two answers the same, "final" or "text". excluded: ids left out, because their gold is empty.
     """
 

@@ -71,7 +71,7 @@ def rough(stage: Stage, options: tuple[Any, ...], speed: float) -> float:
     batch *= stage.launch.get("num_processes", 1)
     steps = config.max_steps
     if steps <= 0:
-        steps = math.ceil(math.ceil(rows(data.dataset_name, 10_000) / batch) * config.num_train_epochs)
+        steps = math.ceil(math.ceil(rows(str(data.dataset_name), 10_000) / batch) * config.num_train_epochs)
     if stage.subcommand == "sft":
         return START + steps * max(STEP, 3 * token * batch * min(TEXT, config.max_length or TEXT))
     length = config.max_completion_length
@@ -97,9 +97,3 @@ def model_bytes(stage: Stage) -> float:
 def disk_bytes(stages: Sequence[Stage], expendable: frozenset[str]) -> float:
     """Of the models that stay at the end; checkpoints while training come on top."""
     return sum(model_bytes(stage) for stage in stages if stage.subcommand != "eval" and stage.key not in expendable)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import parse_mapping
+from ..config import full_name, parse_mapping
 from ..data.sources import looks_like_file
 from ..functions import did_you_mean
 from ..run_folder import PATHS
@@ -179,9 +179,9 @@ class Planner:
 
         def fill(value: Any, is_path: bool) -> Any:
             if isinstance(value, Mapping):
-                return {name: fill(inner, False) for name, inner in value.items()}
+                return {name: fill(inner, is_path or name in PATHS) for name, inner in value.items()}
             if isinstance(value, (list, tuple)):
-                return [fill(inner, is_path) for inner in value]
+                return [fill(inner, is_path and not isinstance(inner, Mapping)) for inner in value]
             if not isinstance(value, str):
                 return value
             text = value.replace("{seed}", str(self.seed))
@@ -234,13 +234,8 @@ def located(text: str, output_dir: Path) -> str:
 
 def canonical(step: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options under the names of their fields: a short name that means the same must not stand beside it."""
-    names = {
-        alias.lstrip("-"): each.name
-        for kind in resolve_subcommand(step)[0]
-        for each in fields(kind)
-        for alias in each.metadata.get("aliases", ())
-    }
-    return {names.get(key := str(name).replace("-", "_"), key): value for name, value in options.items()}
+    known = {each.name for kind in resolve_subcommand(step)[0] for each in fields(kind)}
+    return {full_name(str(name).replace("-", "_"), known): value for name, value in options.items()}
 
 
 def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, ...]]:
@@ -275,7 +270,7 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
     if name == "eval":
         check_evaluation(*parsed)
         resolve_benchmarks(parsed[1].benchmarks or [])
-    if name in ("sft", "grpo") and dataset is None:
+    if name in ("sft", "grpo") and dataset is None and parsed[0].datasets is None:
         raise ValueError("dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     if name == "grpo":
         if not parsed[1].reward_funcs:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..evaluation.table import read_results
+from ..functions import duration
 from .controls import headlines
-from .estimate import duration
 from .stages import Stage, Told
 
 SHOWN = ("pass@1", "distinct_correct", "mean_reward")

@@ -1,6 +1,5 @@
 """An experiment from its YAML to its results: plan, check, run, collect, report."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,18 +12,17 @@ from rich.table import Table
 
 from ..config import helped, read_recipe
 from ..evaluation.table import Results, given, join, new_header, read_results, write_results
+from ..functions import duration
 from ..models.loading import check_model
 from ..run_folder import RunFolder, write_whole
+from ..training.curves import curves
 from ..worlds import WORLDS, write_world
 from .controls import plan
-from .estimate import disk_bytes, duration, estimate
+from .estimate import disk_bytes, estimate
 from .executors import open_executor
 from .grid import Grid, Row, check_options, read_grid
 from .progress import progress
 from .stages import CONFIG, Chosen, Missing, Stage, run_stages
-
-LOGGED = ("loss", "ce", "entropy", "mask_rate", "kept_share", "gate_mean", "effective_token_share", "reward", "kl")
-RENAMED = {"frac_reward_zero_std": "zero_variance", "completions/mean_length": "length"}
 
 
 @dataclass
@@ -221,21 +219,3 @@ def facts(row: Row, maker: Stage | None) -> dict[str, Any]:
     if maker is None:
         return {**said, "seconds": None, "training": {}}
     return {**said, "seconds": maker.record["seconds"], "training": curves(maker.output)}
-
-
-def curves(output: Path) -> dict[str, Any]:
-    """What a training run logged: {"step": [...], name: [...]}, and its calibration in words."""
-    from ..training.calibration import Calibration
-
-    path = output / "trainer_state.json"
-    if not path.is_file():
-        return {}
-    history = [row for row in json.loads(path.read_text())["log_history"] if "loss" in row]
-    logged = {
-        RENAMED.get(name, name): [row.get(name, math.nan) for row in history]
-        for name in (*LOGGED, *RENAMED)
-        if any(name in row for row in history)
-    }
-    calibration = Calibration.load(output)
-    words = {"calibration": str(calibration)} if calibration else {}
-    return {"step": [row["step"] for row in history], **logged, **words}

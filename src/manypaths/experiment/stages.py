@@ -173,6 +173,8 @@ def identity(name: str, value: Any) -> Any:
         return value.identity()
     if isinstance(value, (list, tuple)):
         return [identity(name, inner) for inner in value]
+    if isinstance(value, Mapping) and name in ("datasets", "data_files"):
+        return {key: identity("data_files" if name == "data_files" else key, inner) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
     if FUNCTION.fullmatch(value):

@@ -71,7 +71,7 @@ def make_ready(output: Path, subcommand: str, options: Mapping[str, Any]) -> boo
     if subcommand == "eval" or not output.exists():
         return False
     if subcommand in ("sft", "grpo") and not options.get("save_only_model"):
-        from ..training.run import newest_checkpoint
+        from ..training.checkpoints import newest_checkpoint
 
         if newest_checkpoint(output) is not None:
             return True

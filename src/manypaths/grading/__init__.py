@@ -32,7 +32,7 @@ __all__ = [
     "unreliable_reference",
 ]
 
-GRADER_VERSION = "2"  # raised whenever a verdict can change
+GRADER_VERSION = "3"  # raised whenever a verdict can change
 DEADLINE = 5.0
 MOST_CACHED = 100_000
 UNPARSED = frozenset(("no box", "no answer", "empty answer", "not understood"))
@@ -85,7 +85,8 @@ def grade_many(
 ) -> list[Verdict]:
     r"""Grade texts against their golds, in order.
 
-    mode: "strict" wants a box (for rewards), "lenient" also takes the usual phrases; see extract.
+    mode: "strict" wants a box (for rewards), "lenient" also takes the usual phrases, "last_number" at last any number;
+    see extract.
     workers: how many processes at most, by default and never more than one per core.
     deadline: seconds for one comparison; what takes longer is a time-out, and its process is killed.
 

@@ -3,12 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
-from .formulas import same_formula
-from .normal_form import join_thousands, squeeze, tidy
+from .formulas import same_formula, value_of
+from .normal_form import equations_as_list, join_thousands, squeeze, tidy, trimmed
 from .quantities import quantity, units_differ
-from .structure import MOST_NESTED, TIME, Node, nesting, parse
+from .structure import CONSTANT, MOST_NESTED, TIME, Node, nesting, parse, split
 
 LETTER_GOLD = re.compile(r"\(?\s*([A-K])\s*\)?")
 LETTER_ANSWER = re.compile(
@@ -37,6 +38,14 @@ SUM_OF_NAMES = re.compile(
     rf"(?:(?:[A-Za-z](?:_\w)?|{NAMES_FRACTION})(?:[-+/]|\\cdot ?)?){{2,}}(?<![-+/])|{NAMES_FRACTION}"
 )
 CONSTANT_OF_INTEGRATION = re.compile(r"\+\s*(?:[cCkK]|C_\d)$")
+LABELLED = re.compile(
+    r"(?:\([A-Ka-k]\) +(?=[-+\d\\])|\\text\{ *\([A-Ka-k]\) *\} *)(.+)|\\text\{ *\([A-Ka-k]\) *([^{}]+)\}"
+)
+CONGRUENCE = re.compile(
+    r"(?:[A-Za-z] ?\\equiv)?([^=<>]+?)(?:\(? ?\\(?:b?mod|text\{ ?mod ?\})(?![A-Za-z])|\\pmod|\( ?mod(?![a-z])) ?\{?(\d+)\}?\)?"
+)
+SCRIPTS = re.compile(r"[\^_](?:\w|\{\w+\})")
+OF_NAMES = re.compile(r"(?:[A-Za-z0-9^_(){}|+*/'-]|\\(?:frac|cdot|sqrt|alpha|beta|gamma|theta|phi|overline|angle) ?)+")
 ANGLE = re.compile(r"\\pi(?![a-z])")
 
 
@@ -60,20 +69,29 @@ def compare(gold: str, answer: str, decide: Decide = undecided) -> Comparison:
 
     Without `decide` such a pair makes the result undecided (same is None).
     """
+    given = gold, answer
     gold, answer = tidy(gold), tidy(answer)
     if not gold or not answer:
         return Comparison(False, "empty answer" if gold else "empty gold")
     if squeeze(gold) == squeeze(answer):
         return SAME_TEXT
+    gold, answer = (tidy(equations_as_list(text)) for text in given)
     if (letters := same_letter(gold, answer)) is not None:
         return letters
     gold, answer = without_qualifier(gold, answer)
+    gold, answer = without_label(gold), without_label(answer)
+    gold, answer = without_modulus(gold, answer)
     if is_prose(gold) or is_prose(answer):
         same = plain_words(gold) == plain_words(answer)
         return SAME_TEXT if same else Comparison(False, "different text")
     if max(nesting(gold), nesting(answer)) > MOST_NESTED:
         return Comparison(False, "not understood")
-    return same_node(parse(join_thousands(gold)), parse(join_thousands(answer)), decide)
+    golds, answers = ([parse(form) for form in exact_and_rounded(join_thousands(side))] for side in (gold, answer))
+    found = [same_node(one, other, decide) for one, other in product(golds, answers)]
+    return next(
+        (result for result in found if result.same),
+        next((result for result in found if result.same is None), found[-1]),
+    )
 
 
 def same_letter(gold: str, answer: str) -> Comparison | None:
@@ -98,6 +116,33 @@ def without_qualifier(gold: str, answer: str) -> tuple[str, str]:
     return cut[0], cut[1]
 
 
+def without_label(text: str) -> str:
+    """The value of a choice that is given with its letter, as in (b) 5."""
+    labelled = LABELLED.fullmatch(text)
+    return labelled[1] or labelled[2] if labelled else text
+
+
+def without_modulus(gold: str, answer: str) -> tuple[str, str]:
+    """The residues where only one side names the modulus, or both the same."""
+    found = [CONGRUENCE.fullmatch(text) for text in (gold, answer)]
+    if not any(found) or (all(found) and found[0][2] != found[1][2]):
+        return gold, answer
+    values = [match[1].strip() if match else text for match, text in zip(found, (gold, answer), strict=True)]
+    return values[0], values[1]
+
+
+def exact_and_rounded(text: str) -> list[str]:
+    r"""Both values of \frac{70}{9} \approx 7.78, where the one is the other rounded; else the text as it is."""
+    exact, *rounded = split(text, "\\approx")
+    if len(rounded) != 1:
+        return [text]
+    number = quantity(trimmed(rounded[0])).number
+    value = value_of(quantity(trimmed(split(exact, "=")[-1])).core)
+    decimals = len(quantity(trimmed(rounded[0])).core.partition(".")[2])
+    fits = None not in (number, value) and abs(value - float(number)) <= 10.0**-decimals
+    return [exact.strip(), text] if fits else [text]
+
+
 def is_prose(text: str) -> bool:
     """Whether words, other than units, titles of values, "and" and "or", are part of the answer."""
     return any(prose_words(quantity(untitled(piece)).core) for piece in re.split(r"[,;]|\b(?:and|or)\b", text))
@@ -112,7 +157,13 @@ def prose_words(text: str) -> list[str]:
     quoted = [word for group in re.findall(r"\\text\{([^{}]*)\}", text) for word in re.findall(r"[A-Za-z]{2,}", group)]
     commands = r"\\(?:begin|end)\{[^{}]*\}(?:\{[lcr| ]*\})?|\\text\{[^{}]*\}|\\[A-Za-z]+|_\{?[A-Za-z]+\}?"
     words = re.findall(r"[A-Za-z]+", re.sub(commands, " ", text))
-    return quoted + [word for word in words if WORD.fullmatch(word) and not FUNCTION.fullmatch(word)]
+    return quoted + [word for word in words if is_word(word)]
+
+
+def is_word(word: str) -> bool:
+    """Whether letters are a word, and not a function or the points of a figure."""
+    points = word.isupper() and len(word) < 4
+    return bool(WORD.fullmatch(word)) and not FUNCTION.fullmatch(word) and not points
 
 
 def plain_words(text: str) -> str:
@@ -158,13 +209,23 @@ def without_left_side(gold: Node, answer: Node) -> tuple[Node, Node]:
     r"""A left side such as M \cap N or m + n is dropped where the other answer has none."""
     if "=" in answer.text and "=" not in gold.whole:
         left, value = answer.text.rsplit("=", 1)
-        if LEFT_SIDE.fullmatch(squeeze(left)) or SUM_OF_NAMES.fullmatch(squeeze(left)):
+        asked = CONSTANT.fullmatch(squeeze(gold.whole)) and is_of_names(squeeze(left))
+        if asked or LEFT_SIDE.fullmatch(squeeze(left)) or SUM_OF_NAMES.fullmatch(squeeze(left)):
             return gold, parse(value)
     if "=" in gold.text and "=" not in answer.whole:
         left, value = gold.text.rsplit("=", 1)
         if LEFT_SIDE.fullmatch(squeeze(left)):
             return parse(value), answer
     return gold, answer
+
+
+def is_of_names(left: str) -> bool:
+    """Whether a left side is a product or power of names, such as AB^2 or (x+y)^2: then it is what was asked for.
+
+    A sum of powers is not: x^2+y^2=41 is a circle.
+    """
+    is_product = OF_NAMES.fullmatch(left) and len(split(left, "+", "-")) == 1
+    return bool(is_product) and not re.search(r"\d", SCRIPTS.sub("", left))
 
 
 def is_set(node: Node) -> bool:
@@ -286,7 +347,7 @@ def same_number(gold, gold_unit: str, answer, answer_unit: str) -> Comparison:
 
 def answer_key(extracted: str) -> str:
     """A text that most equal answers share: exact numbers, sorted lists, one look for the rest."""
-    text = tidy(extracted)
+    text = tidy(equations_as_list(extracted))
     return plain_words(text) if is_prose(text) else node_key(parse(join_thousands(text)))
 
 

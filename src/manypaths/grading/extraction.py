@@ -6,13 +6,13 @@ from typing import Literal, NamedTuple
 from .comparison import answer_key
 from .normal_form import tidy
 
-Mode = Literal["lenient", "strict"]
-MODES = ("lenient", "strict")
+Mode = Literal["lenient", "strict", "last_number"]
+MODES = ("lenient", "strict", "last_number")
 LONGEST_ANSWER = 2000  # characters; nothing longer is a final answer
 LONGEST_ENDING = 20 * LONGEST_ANSWER  # where phrases are looked for: an answer is announced at the end
 
 # what the scan for boxes stops at: a box's opening, an escaped character, or a brace
-MARKS = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+MARKS = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 BARE_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*([^\s${}\\]+)")
 BLANK = r"(?:\s|\$|\\[()\[\],;! ]|\\q?quad)*"
 JOINT = rf"(?:,|(?:,{BLANK})?(?:and|or|\\text\s*\{{\s*(?:and|or)\s*\}}))"
@@ -20,7 +20,9 @@ BETWEEN_BOXES = re.compile(BLANK + JOINT + BLANK)
 
 FINAL, HOPE = re.compile(r"final answer is:?", re.IGNORECASE), re.compile(r"I hope", re.IGNORECASE)
 HASHES = re.compile(r"####([^\n]*)")
-ANNOUNCED = re.compile(r"\banswer\W{0,3}?(?: is\b:?|:)[\s*]*([^\n]*)", re.IGNORECASE)
+ANNOUNCED = re.compile(r"\banswer\W{0,3}?(?: is\b:?|:)[\s*]*(?=([^\n]{0,2000}))", re.IGNORECASE)
+OPINION = re.compile(r"(?:in)?correct|right|wrong|false|true|valid|reasonable|consistent", re.IGNORECASE)
+NUMBER = re.compile(r"-?(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?")
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
@@ -36,14 +38,17 @@ def extract(text: str, mode: Mode = "lenient") -> str | None:
     The last closed \boxed{...} or \fbox{...} wins (of nested boxes, the inner one). Boxes with nothing but a
     comma, "and" or "or" between them are one list, joined by commas, unless one is empty or all have the same
     value. Without a box, lenient mode takes, in this order, "final answer is X. I hope", "#### X", and "answer
-    is X" or "answer: X"; strict mode takes nothing.
+    is X" or "answer: X"; mode last_number then takes the last number of the text, strict mode takes nothing.
     Time is linear in the text. Raises ValueError for an unknown mode.
     """
     if mode not in MODES:
         raise ValueError(f"Unknown grading mode {mode!r}; choose one of {', '.join(MODES)}.")
     answer = boxed_answer(text)
-    if answer is None and mode == "lenient":
+    if answer is None and mode != "strict":
         answer = announced_answer(text)
+    if not answer and mode == "last_number":
+        numbers = NUMBER.findall(text[-LONGEST_ENDING:])
+        answer = numbers[-1] if numbers else answer
     return None if answer is None else answer.strip()[:LONGEST_ANSWER]
 
 
@@ -55,12 +60,19 @@ def boxed_answer(text: str) -> str | None:
     first = len(boxes) - 1
     while first and BETWEEN_BOXES.fullmatch(text, boxes[first - 1].end, boxes[first].start):
         first -= 1
-    contents = [text[box.inside : box.end - 1].strip() for box in boxes[first:]]
+    contents = [content_of(text, box) for box in boxes[first:]]
     if len(contents) < 2 or len(joined := ", ".join(contents)) > LONGEST_ANSWER:
         return contents[-1] if len(contents) < 2 else joined
     if not all(map(tidy, contents)) or len({answer_key(content) for content in contents}) == 1:
         return contents[-1]  # the same value in two forms is one answer
     return joined
+
+
+def content_of(text: str, box: Box) -> str:
+    """What is in a box; where its own backslash is doubled, as in JSON, all of them are."""
+    content = text[box.inside : box.end - 1].strip()
+    backslashes = text[box.start : box.inside].count("\\")
+    return content.replace("\\\\", "\\") if backslashes % 2 == 0 else content
 
 
 def closed_boxes(text: str) -> list[Box]:
@@ -90,9 +102,10 @@ def announced_answer(text: str) -> str | None:
     if starts:
         return ending[starts[-1] : hopes[-1]].strip().removesuffix(".").strip("*_ \t")
     for phrase in (HASHES, ANNOUNCED):
-        found = phrase.findall(ending)
-        if found:
-            answer = found[-1].strip()
+        announced = phrase.findall(ending)
+        sayings = [text for text in announced if re.search(r"\w", text)] or announced[-1:]
+        if sayings:
+            answer = next((text for text in reversed(sayings) if not OPINION.match(text)), sayings[-1]).strip()
             sentence_end = SENTENCE_END.search(answer) if phrase is ANNOUNCED else None
             return (answer[: sentence_end.start()] if sentence_end else answer).strip("*_ \t")
     return None

@@ -47,6 +47,15 @@ def same_formula(one: str, other: str) -> bool | None:
         return None
 
 
+def value_of(formula: str) -> float | None:
+    """The value of a tidy formula without variables; None for anything else."""
+    try:
+        value = complex(Formula(tokens(formula), CONSTANTS).value())
+    except (Unreadable, ArithmeticError, RecursionError):
+        return None
+    return None if value.imag else value.real
+
+
 def tokens(text: str) -> list[str]:
     found, place = [], 0
     while place < len(text):

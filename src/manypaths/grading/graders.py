@@ -9,10 +9,12 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import islice
+from string import ascii_uppercase
 from typing import Any
 
 from ..functions import did_you_mean, import_function
-from . import extract, grade_many
+from . import Verdict, extract, grade_many
+from .extraction import Mode
 
 Grader = Callable[..., list[float]]
 
@@ -22,11 +24,57 @@ GOLD_COLUMNS = ("answer", "solution")
 def math(completions: Sequence[Any], **columns: Any) -> list[float]:
     r"""1 when the last \boxed{...} of a completion equals the gold answer, else 0.
 
-    The gold is the data's column `answer` or else `solution`: its last box, what follows "####", or all of it.
+    The gold is the data's column `answer` or else `solution`: its last box, what follows "####", or all of it. With a
+    column `choices`, the letter of a choice and its value are the same answer.
     """
-    golds = columns[gold_column("math", columns)]
-    verdicts = grade_many(list(map(completion_text, completions)), list(map(gold_answer, golds)), mode="strict")
+    golds = list(map(gold_answer, columns[gold_column("math", columns)]))
+    choices = columns.get("choices") or [None] * len(golds)
+    verdicts = grade_choices(list(map(completion_text, completions)), golds, choices, mode="strict")
     return [float(verdict.correct) for verdict in verdicts]
+
+
+def grade_choices(
+    texts: Sequence[str], golds: Sequence[str], choices: Sequence[Any], *, mode: Mode, show_progress: bool = False
+) -> list[Verdict]:
+    """`grade_many`, and where a problem has choices, an answer may be the right one's letter or its value."""
+    forms = [
+        [gold] if given is None else forms_of(gold, lettered(given)) for gold, given in zip(golds, choices, strict=True)
+    ]
+    verdicts = grade_many(texts, [own[0] for own in forms], mode=mode, show_progress=show_progress)
+    again = [place for place, own in enumerate(forms) if len(own) > 1 and not verdicts[place].correct]
+    second = grade_many([texts[place] for place in again], [forms[place][1] for place in again], mode=mode)
+    for place, verdict in zip(again, second, strict=True):
+        verdicts[place] = verdict if verdict.correct else verdicts[place]
+    return verdicts
+
+
+def forms_of(gold: str, choices: dict[str, str]) -> list[str]:
+    """The value and the letter of a gold that is a choice's letter, value, or place from 0; else the gold as it is."""
+    letters, values = list(choices), list(choices.values())
+    letter = gold.strip().strip("().").upper()
+    if letter in letters:
+        place = letters.index(letter)
+    elif gold.strip() in values:
+        place = values.index(gold.strip())
+    elif gold.isdecimal() and int(gold) < len(values):
+        place = int(gold)
+    else:
+        return [gold]
+    return [values[place], letters[place]]
+
+
+def lettered(choices: Any) -> dict[str, str]:
+    """Choices by letter: a list, a mapping of letters, or lists of `label` and `text`.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(choices, dict) and {"label", "text"} <= set(choices):
+        choices = dict(zip(choices["label"], choices["text"], strict=True))
+    if isinstance(choices, list):
+        choices = dict(zip(ascii_uppercase, choices, strict=False))
+    if not isinstance(choices, dict) or not choices:
+        raise ValueError(f"Choices must be a list of texts or a mapping of letters to texts, found {choices!r}.")
+    return {str(letter): str(value).strip() for letter, value in choices.items() if value is not None}
 
 
 def exact(completions: Sequence[Any], **columns: Any) -> list[float]:

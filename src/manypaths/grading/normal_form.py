@@ -35,6 +35,8 @@ MULTIPLES = {"hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "bi
              "dozen": "12"}  # fmt: skip
 MULTIPLE = rf"({'|'.join(MULTIPLES)})s?(?![A-Za-z])"
 BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+FUNCTIONS = "(?:arc)?(?:sin|cos|tan)|ln|log"  # not sec, which is also a unit
+SCRIPT = r"(?:\w|\{[^{}]*\})"
 BOLD = r"\\(?:mathbf|boldsymbol|bm|mathit|vec|overrightarrow)"
 
 
@@ -58,6 +60,7 @@ REWRITES = tuple(
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:text|textrm|textnormal|textit|textbf|textsf|mbox|hbox|mathrm|operatorname|rm)\s*\{", r"\\text{"),
         (r"\\text\{\s*(\\\$)\s*\}", r"\1"),
+        (rf"\\text\{{\s*({FUNCTIONS})\s*\}}", r"\\\1 "),
         (rf"(?<=[\d}}])\s*\\text\{{\s*{MULTIPLE}\s*", lambda found: rf"\cdot {MULTIPLES[found[1]]}\text{{"),
         (rf"(?<=[\d}}])\s*{MULTIPLE}", lambda found: rf"\cdot {MULTIPLES[found[1]]}"),
         (rf"\\text\{{\s*((?![{UNIT_LETTERS}])[A-Za-z])?\s*\}}", r"\1"),
@@ -83,9 +86,11 @@ REWRITES = tuple(
         (r"\\varnothing(?![A-Za-z])|\\\{\s*\\\}", r"\\emptyset "),
         (r"\\(?:degree|degrees)(?![A-Za-z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])", r"^\\circ "),
         (r"\\imath(?![A-Za-z])", "i"),
-        (r"(?<![\\A-Za-z{])(sqrt|pi|sin|cos|tan|ln|log|infty|theta)(?![A-Za-z])", r"\\\1 "),
+        (rf"(?<![\\A-Za-z{{])(sqrt|pi|infty|theta|{FUNCTIONS})(?![A-Za-z])", r"\\\1 "),
         (r"(?<![\\A-Za-z{])(?:infinity|inf|oo)(?![A-Za-z])", r"\\infty "),
         (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (rf"(?<![A-Za-z\\])([ABD-Za-z])\^({SCRIPT})_({SCRIPT})", r"\1_\3^\2"),  # of C both orders have a meaning
+        (rf"(\^{SCRIPT})\s+(?=\d)", r"\1\\cdot "),
         (r"\s+", " "),
     )
 )
@@ -94,6 +99,9 @@ SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")
 OPENING, CLOSING = re.compile(r"[(\[]|\\\{"), re.compile(r"[)\]]|\\\}")
 ARGUMENTS = {r"\frac": 2, r"\sqrt": 1, r"\binom": 2, r"\bar": 1, r"\hat": 1, r"\overline": 1, r"\dot": 1}
 NUMBER_IN_WORDS = re.compile(r"\\text\{\s*((?:[A-Za-z]\s*=)?\s*[+-]?(?:\\\$)?\s*\d[^{}]*)\}")
+BETWEEN_EQUATIONS = re.compile(r"\n|\\\\|\\q?quad(?![A-Za-z])")
+OUTSIDE = re.compile(r"^[\s$,;]+|(?<!\\)[\s$,;]+$")
+EQUATION = re.compile(r"[^=+*/<>&][^=]*(?:=|\\equiv)\s*[^=\s]")
 ONE_TOKEN = re.compile(r"\\[A-Za-z]+|\S")
 
 
@@ -112,6 +120,15 @@ def tidy(text: str) -> str:
     text = trimmed(text)
     whole = NUMBER_IN_WORDS.fullmatch(text)
     return with_braces(whole[1].strip() if whole else text)
+
+
+def equations_as_list(text: str) -> str:
+    """Several equations below or beside each other, which LaTeX needs no comma for, with commas between them."""
+    if "=" not in text or "\\begin" in text:
+        return text
+    pieces = [OUTSIDE.sub("", piece) for piece in BETWEEN_EQUATIONS.split(text)]
+    pieces = [piece for piece in pieces if piece]
+    return ", ".join(pieces) if len(pieces) > 1 and all(map(EQUATION.match, pieces)) else text
 
 
 def trimmed(text: str) -> str:

@@ -104,7 +104,7 @@ def single(text: str) -> Node:
     if "\\begin" in text and (matrix := matrix_of(text)):
         return matrix
     inner, brackets = unwrapped(text)
-    if brackets == "\\{\\}":
+    if brackets == "\\{\\}" or (brackets == "{}" and len(split(inner, ",", ";")) > 1):
         builder = SET_BUILDER.fullmatch(inner)
         return Node("leaf", trimmed(builder[1])) if builder else set_of(text, inner)
     if PLUS_MINUS.search(text) and "\\begin" not in text:
@@ -192,7 +192,7 @@ def named(text: str) -> tuple[str, str]:
         return first.replace(" ", ""), sides[-1]
     if NAME.fullmatch(last) and len(sides) == 2 and not CONSTANT.fullmatch(last):
         return last.replace(" ", ""), sides[0]
-    return ("", sides[-1]) if CONSTANT.fullmatch(first) else ("", text)
+    return ("", sides[-1]) if CONSTANT.fullmatch(first) and CONSTANT.fullmatch(last) else ("", text)
 
 
 def is_constant(side: str) -> bool:

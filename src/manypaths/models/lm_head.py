@@ -2,21 +2,33 @@
 
 The replaced head returns a small probe instead of logits, connected to the graph. Whatever the model does to its
 logits afterwards (scale, softcap) it does to the probe, so the transform is read off the model, not assumed from
-its config, and checked at every call.
+its config, and checked at every call. What seven numbers cannot show, a forward before the first call does: there the
+model gets real logits, and labels, of a few tokens, and both its logits and its loss have to be what we compute.
 """
 
 import contextlib
+import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..engine import Projection
+from .refusals import refusal
 
 # Small enough for tanh to be linear, large enough to saturate it, and values between to check the fit.
 PROBE = (2.0**-12, 2.0**24, -30.0, -1.0, 0.0, 1.0, 30.0)
+SAMPLE = 32  # tokens whose logits and loss the model computes itself, once
+# Modules whose hooks on a head leave its output alone: FSDP2 gathers the weight, TRL's activation offloading pauses there
+HARMLESS_HOOKS = ("torch.distributed.", "trl.")
+# Names of the weight of the router loss, in models and in configs
+ROUTER_LOSS_WEIGHTS = ("router_aux_loss_coef", "aux_loss_coef")
 
 
 class Transform(NamedTuple):
@@ -31,58 +43,101 @@ class Captured(NamedTuple):
     result: Any  # what `score` returned
 
 
-def plain_head(model: nn.Module) -> nn.Linear:
-    """The linear head whose weight the loss trains.
+def is_peft(model: nn.Module) -> bool:
+    """Whether this is a PeftModel, without importing peft."""
+    return hasattr(model, "get_base_model") and hasattr(model, "disable_adapter")
 
-    Raises:
-        ValueError: no output head, or a head with an adapter or a quantised weight: its extra weights would
-            silently never train.
-    """
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The Hugging Face model under an adapter."""
+    return model.get_base_model() if is_peft(model) else model
+
+
+def check_model(model: nn.Module) -> None:
+    """ValueError for models whose loss is not the fused one, or cannot be reached."""
+    if isinstance(model, (DistributedDataParallel, DataParallel, FullyShardedDataParallel)):
+        raise refusal("wrapped model", model=type(model).__name__)
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise refusal("encoder-decoder", model=type(base_of(model)).__name__)
+    if not getattr(config, "return_dict", True):
+        raise refusal("tuple outputs")
+    plain_head(model)
+
+
+def plain_head(model: nn.Module) -> nn.Linear:
+    """The linear head whose weight the loss trains; ValueError where its forward is anything else."""
     head = model.get_output_embeddings()
     if isinstance(getattr(head, "modules_to_save", None), nn.ModuleDict):  # PEFT's wrapper, peft stays unimported
         disabled = head.disable_adapters or not head.active_adapters
         head = head.original_module if disabled else head.modules_to_save[head.active_adapters[0]]
     if head is None:
-        raise ValueError(f"{type(model).__name__} has no output head (get_output_embeddings() is None).")
+        raise refusal("no output head", model=type(model).__name__)
+    head = getattr(head, "_orig_mod", head)  # under torch.compile
     if type(head).forward is not nn.Linear.forward:
-        raise ValueError(
-            f"The output head is a {type(head).__module__}.{type(head).__name__}, not a plain linear layer: an adapter or "
-            "a quantised weight there would silently not be trained. Remove 'lm_head' from target_modules "
-            "(modules_to_save=['lm_head'] is fine) and from the quantised modules (llm_int8_skip_modules)."
-        )
+        raise refusal(kind_of_head(head), head=f"{type(head).__module__}.{type(head).__name__}")
+    if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
+        raise refusal("patched head")
+    for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
+        if not hook.__module__.startswith(HARMLESS_HOOKS):
+            raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
     return head
 
 
-def fit_transform(probe: Tensor) -> Transform:
-    """The scale and softcap that turned PROBE into `probe` [7].
+def kind_of_head(head: nn.Module) -> str:
+    """The name of the refusal of a head that is no plain linear layer."""
+    if type(head).__name__.startswith("TrainableTokens"):
+        return "trainable tokens of tied embeddings"
+    package = type(head).__module__.split(".")[0]
+    return {"peft": "adapter on the head", "bitsandbytes": "quantised head"}.get(package, "another kind of head")
 
-    Raises:
-        ValueError: the model does something else to its logits.
-    """
-    values = probe.double().tolist()
-    logit_scale = values[0] / PROBE[0]
+
+def fit_transform(probe: Tensor) -> Transform:
+    """The scale and softcap that turned PROBE into `probe` [7]; ValueError where they alone did not."""
+    small, large = probe.double()[:2].tolist()
+    logit_scale = small / PROBE[0]
     if not logit_scale:
-        raise ValueError("This model's logits do not depend on its output head, so there is nothing to train.")
-    growth = values[1] / values[0] / (PROBE[1] / PROBE[0])
-    softcap = None if abs(growth - 1) < 1e-3 else abs(values[1])
-    fitted = Transform(softcap, logit_scale)
-    for given, seen in zip(PROBE, values, strict=True):
-        expected = apply_transform(given, fitted)
-        if not abs(seen - expected) <= 1e-3 * max(abs(expected), 1e-6):
-            raise ValueError(
-                "This model changes its logits by more than a scale and a tanh softcap "
-                f"(head output {given} became {seen}, expected {expected}); its loss cannot be computed from the head."
-            )
+        raise refusal("logits without the head")
+    linear = abs(large / small / (PROBE[1] / PROBE[0]) - 1) < 1e-3
+    fitted = Transform(None if linear else abs(large), logit_scale)
+    check_transform(torch.tensor(PROBE, dtype=torch.double), probe.double().cpu(), fitted)
     return fitted
 
 
-def apply_transform(x: float, transform: Transform) -> float:
+def check_transform(given: Tensor, seen: Tensor, transform: Transform) -> None:
+    """ValueError unless `transform` turned `given` into `seen`, of the same shape; what was NaN before is passed over."""
     softcap, logit_scale = transform
-    return logit_scale * x if softcap is None else softcap * math.tanh(logit_scale * x / softcap)
+    expected = logit_scale * given
+    expected = expected if softcap is None else softcap * torch.tanh(expected / softcap)
+    seen = seen.to(expected.dtype)
+    wrong = ~torch.isclose(seen, expected, rtol=1e-3, atol=1e-9) & ~given.isnan()
+    if wrong.any():
+        first = tuple(wrong.nonzero()[0].tolist())
+        given, seen, expected = (f"{float(values[first]):.6g}" for values in (given, seen, expected))
+        raise refusal("changed logits", given=given, seen=seen, expected=expected)
+
+
+def router_loss_weight(model: nn.Module) -> float:
+    """What the model multiplies the router loss with that it adds to its own; 0 where it keeps no such weight."""
+    base = base_of(model)
+    places = ((owner, name) for owner in (base, base.config.get_text_config()) for name in ROUTER_LOSS_WEIGHTS)
+    return next((getattr(owner, name) for owner, name in places if hasattr(owner, name)), 0.0)
+
+
+def check_loss(model: nn.Module, output: Any, labels: Tensor) -> None:
+    """ValueError unless the model's own loss at `labels` is the cross-entropy of its logits and its router loss."""
+    if getattr(output, "loss", None) is None:
+        return
+    logits = output.logits
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().to(logits.device))
+    if getattr(output, "aux_loss", None) is not None:
+        expected = expected + router_loss_weight(model) * output.aux_loss
+    if not torch.isclose(output.loss.double(), expected.double(), rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise refusal("another loss", model=type(base_of(model)).__name__)
 
 
 @contextlib.contextmanager
-def replaced_forward(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     before = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -101,49 +156,109 @@ class HeadHook:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        plain_head(model)
+        check_model(model)
         self.model = model
         self.transform: Transform | None = None
+        self.columns: int | None = None  # how many of the head's the model keeps
 
     def __call__(self, call: Callable[[], Any], score: Callable[[Projection], Any]) -> Captured:
         if self.transform is None:
-            self.transform = self.read_transform(call)
-        captured = self.run(call, score)
-        seen = fit_transform(captured.output.logits.detach().reshape(-1, len(PROBE))[0])
-        if not all(math.isclose(a or 0, b or 0, rel_tol=1e-3) for a, b in zip(seen, self.transform, strict=True)):
-            raise ValueError(f"The model's logit transform changed from {self.transform} to {seen} between calls.")
-        return captured
-
-    def read_transform(self, call: Callable[[], Any]) -> Transform:
-        """One forward without gradients, before the first; leaves the random state as it was."""
-        device = next(self.model.parameters()).device
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            logits = self.run(call, lambda projection: ()).output.logits
-        return fit_transform(logits.reshape(-1, len(PROBE))[0])
-
-    def run(self, call: Callable[[], Any], score: Callable[[Projection], Any]) -> Captured:
-        head = plain_head(self.model)
+            self.transform, self.columns = self.read_model(call)
         results = []
 
-        def forward(hidden_states: Tensor) -> Tensor:
-            weight, bias = head.weight, head.bias
-            if torch.is_autocast_enabled(hidden_states.device.type):
-                dtype = torch.get_autocast_dtype(hidden_states.device.type)
-                hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
-                bias = None if bias is None else bias.to(dtype)
-            hidden_states = hidden_states.to(weight.device)
-            result = score(Projection(hidden_states, weight, bias, *(self.transform or Transform())))
-            results.append(result)
+        def answer(projection: Projection) -> Tensor:
+            results.append(score(projection))
             # Tied to the graph, so that wrappers' backward hooks on the model's output fire
-            tie = sum((value.sum() for value in tensors(result)), torch.zeros((), device=weight.device)) * 0.0
-            probe = torch.tensor(PROBE, device=weight.device) + tie.float()
-            return probe.expand(*hidden_states.shape[:-1], len(PROBE))
+            zero = torch.zeros((), device=projection.weight.device)
+            tie = sum((value.sum() for value in tensors(results[0])), zero) * 0.0
+            probe = torch.tensor(PROBE, device=zero.device) + tie.float()
+            return probe.repeat(*projection.hidden_states.shape[:-1], 1)
+
+        output = self.run(call, answer)
+        seen = fit_transform(output.logits.detach().reshape(-1, len(PROBE))[0])
+        if not all(math.isclose(a or 0, b or 0, rel_tol=1e-3) for a, b in zip(seen, self.transform, strict=True)):
+            raise refusal("changing logit transform", before=self.transform, now=seen)
+        return Captured(output, results[0])
+
+    def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int]:
+        """What the model does to its logits, and how many columns of them it keeps.
+
+        One forward without gradients, before the first; leaves the random state as it was. The head answers with the
+        real logits of SAMPLE tokens of the first sequence, PROBE in the last of them. They are a constant, and from
+        there to the end of the model's forward gradients are on: only a learned transform can use them.
+        """
+        base, given = base_of(self.model), []
+        own_forward = base.forward
+        meta = next((name for name, value in self.model.named_parameters() if value.is_meta), None)
+        if meta is not None:
+            raise refusal("weights on the meta device", name=meta)
+        device = next(self.model.parameters()).device
+        labels = torch.zeros(1, SAMPLE, dtype=torch.long, device=device)
+
+        @functools.wraps(own_forward)
+        def with_labels(*args: Any, **kwargs: Any) -> Any:
+            try:
+                output = own_forward(*args, **{**kwargs, "labels": labels})
+            except Exception as error:
+                if given:
+                    raise refusal("logits of the batch's shape", tokens=SAMPLE, error=error) from error
+            if given:
+                return output
+            output = own_forward(*args, **kwargs)
+            warnings.warn(
+                f"With labels {type(base).__name__} leaves its head out: its own loss is not checked.", stacklevel=2
+            )
+            return output
+
+        def answer(projection: Projection) -> Tensor:
+            hidden_states = projection.hidden_states
+            sequence = hidden_states.reshape(-1, *hidden_states.shape[-2:])[0]
+            places = torch.arange(SAMPLE, device=sequence.device) * len(sequence) // SAMPLE
+            logits = F.linear(sequence[places][None], projection.weight, projection.bias)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logits[0, -1, : len(PROBE)] = torch.tensor(PROBE)
+            given.append(logits)
+            torch.set_grad_enabled(True)
+            return logits.clone()
+
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.no_grad(),
+            replaced_forward(base, with_labels),
+            replaced_forward(self.model, torch.no_grad()(self.model.forward)),  # gradients are off again for wrappers
+        ):
+            output = self.run(call, answer)
+        seen, columns = output.logits, output.logits.shape[-1]
+        if seen.shape[:-1] != given[0].shape[:-1] or columns > given[0].shape[-1]:
+            raise refusal("logits of the batch's shape", tokens=SAMPLE, error=f"it made them {list(seen.shape)}.")
+        if seen.requires_grad:
+            raise refusal("learned logit transform")
+        transform = fit_transform(seen[0, -1, : len(PROBE)])
+        check_transform(given[0][..., :columns], seen, transform)
+        check_loss(self.model, output, labels)
+        return transform, columns
+
+    def run(self, call: Callable[[], Any], answer: Callable[[Projection], Tensor]) -> Any:
+        """The model's output with `answer` in the place of its head."""
+        head = plain_head(self.model)
+        calls = 0
+
+        def forward(hidden_states: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            weight, bias = head.weight, head.bias
+            if self.columns is not None and self.columns < len(weight):
+                weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
+            if torch.is_autocast_enabled(hidden_states.device.type):
+                hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
+            hidden_states = hidden_states.to(weight.device)
+            return answer(Projection(hidden_states, weight, bias, *(self.transform or Transform())))
 
         with replaced_forward(head, forward):
             output = call()
-        if not results:
-            raise ValueError(f"{type(self.model).__name__} never called its output head, so there is nothing to train.")
-        return Captured(output, results[-1])
+        if calls != 1:
+            raise refusal("head called twice" if calls else "head never called", model=type(self.model).__name__)
+        return output
 
 
 def tensors(result: Any) -> list[Tensor]:

@@ -1,74 +1,93 @@
-"""The reference model of KL statistics: a frozen copy, or the model itself with its adapter switched off."""
+"""The reference model of KL statistics: a frozen model, or the policy itself with its adapter switched off."""
 
 import copy
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from ..engine import Projection
-from .lm_head import HeadHook, hidden_states_of, plain_head
+from .lm_head import HeadHook, base_of, hidden_states_of, is_peft, plain_head
 from .loading import evaluating
+from .refusals import refusal
 
-Reference = Callable[[nn.Module, dict[str, Any]], Projection]  # (the wrapped policy, its inputs) -> [B, S, D] and head
+Reference = Callable[[Callable[..., Any], dict[str, Any]], Projection]  # (the policy, its inputs) -> [B, S, D] and head
 
 
-def is_peft(model: nn.Module) -> bool:
-    """Whether this is a PeftModel, without importing peft."""
-    return hasattr(model, "get_base_model") and hasattr(model, "disable_adapter")
+def reference_of(model: nn.Module, source: nn.Module | str | None) -> Reference:
+    """How to get the reference's hidden states for the inputs of `model`.
+
+    `source` is a model, a hub id or a folder; None means the starting point of `model`: for a PEFT model the base
+    under its adapter, which takes no memory as long as nothing of it trains; a frozen copy otherwise, which takes
+    that of one more set of weights.
+
+    Raises:
+        ValueError: a reference of another vocabulary, or the model itself.
+    """
+    if source is model:
+        raise ValueError("The reference is the model itself; leave reference out to get its starting point.")
+    if source is None:
+        return starting_point(model)
+    if isinstance(source, str):
+        from transformers import AutoModelForCausalLM
+
+        source = AutoModelForCausalLM.from_pretrained(source, dtype=next(model.parameters()).dtype)
+    check_same_vocabulary(model, source)
+    return partial(frozen, HeadHook(source.requires_grad_(False).eval()))
+
+
+def starting_point(model: nn.Module) -> Reference:
+    if not is_peft(model):
+        return partial(frozen, HeadHook(frozen_copy(model)))
+    trained = trained_under_the_adapter(model)
+    if not trained:
+        return partial(adapter_switched_off, HeadHook(model))
+    warnings.warn(
+        f"{trained[0]} and {len(trained) - 1} more weights under the adapter train, too, so the reference is a frozen "
+        "copy of the base model and takes the memory of one.",
+        stacklevel=2,
+    )
+    copied = frozen_copy(model)
+    if not copied.active_peft_config.is_prompt_learning:
+        copied.base_model.disable_adapter_layers()
+    return partial(frozen, HeadHook(copied.get_base_model()))
+
+
+def trained_under_the_adapter(model: nn.Module) -> list[str]:
+    """The weights that train and that a PEFT model uses with its adapter switched off, too."""
+    with model.disable_adapter():  # freezes the adapter's own
+        return [name for name, parameter in model.get_base_model().named_parameters() if parameter.requires_grad]
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A copy that never trains. A forward patched onto the model is dropped: it would run the original."""
+    if any(isinstance(module, FSDPModule) for module in model.modules()):
+        raise refusal("sharded starting model")
     reference = copy.deepcopy(model)
-    for owner in (reference, reference.get_base_model() if is_peft(reference) else reference):
+    for owner in (reference, base_of(reference)):
         owner.__dict__.pop("forward", None)
         owner.__dict__.pop("_manypaths", None)
     return reference.requires_grad_(False).eval()
 
 
-def reference_of(model: nn.Module, path: str | None) -> Reference:
-    """How to get the reference's hidden states for the inputs of `model`.
-
-    `path` is a hub id or folder; None means the starting point of `model`: the base under its adapter for a PEFT
-    model (no memory), a frozen copy otherwise (the memory of one more set of weights).
-
-    Raises:
-        ValueError: a reference of another vocabulary.
-    """
-    if path is None and is_peft(model):
-        return adapter_switched_off(model)
-    if path is None:
-        frozen = frozen_copy(model)
-    else:
-        from transformers import AutoModelForCausalLM
-
-        dtype = next(model.parameters()).dtype
-        frozen = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).requires_grad_(False).eval()
-        check_same_vocabulary(model, frozen)
-    hook = HeadHook(frozen)
-
-    def hidden_states(_: nn.Module, inputs: dict[str, Any]) -> Projection:
-        frozen.to(inputs["input_ids"].device)
-        return hidden_states_of(hook, lambda: frozen(**inputs))
-
-    return hidden_states
+def frozen(hook: HeadHook, _: Callable[..., Any], inputs: dict[str, Any]) -> Projection:
+    """The Reference of another model, which follows the inputs to their device."""
+    device = next(value.device for value in inputs.values() if isinstance(value, Tensor))
+    if next(hook.model.parameters()).device != device:
+        hook.model.to(device)
+    return hidden_states_of(hook, lambda: hook.model(**inputs))
 
 
-def adapter_switched_off(model: nn.Module) -> Reference:
-    hook = HeadHook(model)
-
-    def hidden_states(wrapped: nn.Module, inputs: dict[str, Any]) -> Projection:
-        with evaluating(wrapped), model.disable_adapter():  # dropout belongs to the policy
-            return hidden_states_of(hook, lambda: wrapped(**inputs))
-
-    return hidden_states
+def adapter_switched_off(hook: HeadHook, policy: Callable[..., Any], inputs: dict[str, Any]) -> Projection:
+    """The Reference of a PEFT model whose adapter alone trains."""
+    with evaluating(hook.model), hook.model.disable_adapter():  # dropout belongs to the policy
+        return hidden_states_of(hook, lambda: policy(**inputs))
 
 
 def check_same_vocabulary(model: nn.Module, reference: nn.Module) -> None:
     sizes = len(plain_head(model).weight), len(plain_head(reference).weight)
     if sizes[0] != sizes[1]:
-        raise ValueError(
-            f"The reference's vocabulary has {sizes[1]} entries, the model's {sizes[0]}: the KL is undefined. "
-            "Use a reference with the same tokenizer and head size."
-        )
+        raise refusal("reference of another vocabulary", model=sizes[0], reference=sizes[1])

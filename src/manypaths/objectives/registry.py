@@ -134,9 +134,11 @@ def check_hyperparameter(objective: str, name: str, value: Any) -> None:
         wrong = None if isinstance(value, int) and value >= 1 and number else "a whole number of at least 1"
     elif name == "temperature":
         wrong = None if number and 0 < value < math.inf else "a number above 0"
+    elif name == "threshold":
+        wrong = None if number and 0 < value <= 1 else "a probability above 0 and at most 1 (1 selects every token)"
     elif name == "fraction" or name.endswith("_fraction") or name == "smoothing":
         wrong = None if number and 0 <= value <= 1 else "between 0 and 1"
-    elif name == "weight" or name.endswith("_weight") or name in ("threshold", "exponent"):
+    elif name == "weight" or name.endswith("_weight") or name == "exponent":
         wrong = None if number and math.isfinite(value) else "a finite number"
     if wrong is not None:
         raise ValueError(f"{name} of objective {objective!r} must be {wrong}, got {value!r}.")

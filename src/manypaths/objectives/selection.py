@@ -12,4 +12,9 @@ def sed(logprob: Tensor, topk_mass: Tensor, *, top_k: int = 2, threshold: float,
     Gradient: (1 - 2 lambda m (p_y - 1/2) p_y) (p - e_y)
     """
     pull = (logprob.exp() - 0.5).square()
-    return -logprob + weight * (topk_mass.detach() < threshold).to(logprob.dtype) * pull
+    return -logprob + weight * below(topk_mass.detach(), threshold).to(logprob.dtype) * pull
+
+
+def below(mass: Tensor, threshold: float) -> Tensor:
+    """Where a probability is below the threshold; everywhere at 1, though rounding can put a mass there."""
+    return mass < (threshold if threshold < 1 else float("inf"))

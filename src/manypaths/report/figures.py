@@ -44,7 +44,7 @@ SIZES = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", 
 SAMPLES = {"pass": "pass@k", "maj": "maj@k", "weighted_maj": "weighted maj@k", "best_of": "best of k"}
 TRAINING = {
     "loss": "loss (of this objective)", "ce": "cross-entropy", "entropy": "entropy, nats", "reward": "reward",
-    "mask_rate": "share of tokens left out",
+    "mask_rate": "share of tokens below the threshold",
 }  # fmt: skip
 
 Values = list[dict[str, Any]]
@@ -251,7 +251,9 @@ def training(study: Study) -> Figure | None:
                 panels.append((f"{title}, {'RL' if stage == 'rl' else 'SFT'}", layers, 220))
     if not panels:
         return None
-    caption = "Means over seeds. Values of different objectives are not comparable in loss; cross-entropy is."
+    caption = "Values of different objectives are not comparable in loss; cross-entropy is."
+    if len({seed for _, _, seed in study.runs}) > 1:
+        caption = f"Means over seeds. {caption}"
     return figure(study, "training", "Training", caption, panels, everything)
 
 

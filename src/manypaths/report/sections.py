@@ -76,7 +76,7 @@ def report_of(study: Study, folder: Path) -> Report:
         section("How it was run", "", task_table(study), facts(study), folded=True),
     ]  # fmt: skip
     title, lead = title_and_lead(study)
-    kind = "experiment" if study.results.experiment else "evaluation"
+    kind = "experiment" if study.results.experiment else "training" if is_training(study) else "evaluation"
     day = str(study.results.header.get("created", ""))[:10]
     return Report(
         " · ".join(part for part in ("manypaths", kind, day) if part), title, lead, tone, badge, verdict, strip(study),
@@ -93,7 +93,9 @@ def title_and_lead(study: Study) -> tuple[str, str]:
     """The question, and how to read the answers."""
     methods = list(dict.fromkeys(row.method for row in study.rows))
     title = (study.results.experiment or {}).get("title")
-    if not title:
+    if not title and is_training(study):
+        title = f"How did {methods[0]} train?"
+    elif not title:
         title = f"What can {methods[0]} do?" if len(methods) == 1 else f"Which model does best: {one_of(methods)}?"
     if len(methods) == 1:
         return title, ""
@@ -114,7 +116,15 @@ def one_of(names: Sequence[str]) -> str:
 
 
 def strip(study: Study) -> list[tuple[str, str]]:
-    """The study in a few numbers."""
+    """The study in a few numbers; those at its end of a lone training run."""
+    if is_training(study):
+        run = study.rows[0], study.stages[0], "training"
+        last = {name: study.values.get((*run, name), {}) for name in ("ce", "entropy", "top1", "reward", "length")}
+        return [
+            (f"{glossary.metric(name).label} at the end", glossary.number(score["value"], score["unit"]))
+            for name, own in last.items()
+            for score in own.values()
+        ]
     seeds = len({seed for _, _, seed in study.runs} - {None})
     facts = [("methods", str(len({row.method for row in study.rows} - study.controls.keys())))]
     facts += [("controls", str(len(study.controls)))] if study.controls else []
@@ -126,6 +136,11 @@ def strip(study: Study) -> list[tuple[str, str]]:
         facts.append(("problems", f"{sum(problems.values()):,}"))
         facts.append(("samples each", " to ".join(map(str, extremes(task["num_samples"] for task in main)))))
     return facts
+
+
+def is_training(study: Study) -> bool:
+    """Whether these are not the results of evaluations but what training logged."""
+    return all(key[2] == "training" for key in study.values)
 
 
 def extremes(values: Iterable[int]) -> list[int]:
@@ -330,7 +345,7 @@ def token_tables(study: Study) -> list[Part | None]:
     return [
         score_table(study, titled(glossary.task(task).capitalize(), study, stage), stage,
                     [(task, metric) for metric in glossary.TOKEN_SCORES], study.rows, note)
-        for task in dict.fromkeys(key[2] for key in study.values if key[3] == "ce")
+        for task in dict.fromkeys(key[2] for key in study.values if key[3] == "ce" and key[2] != "training")
         for stage in study.stages
     ]  # fmt: skip
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from ..config import helped
-from ..evaluation.table import Results, load_results
-from ..run_folder import RunFolder, content_fingerprint, write_whole
+from ..evaluation.scores import UNITS
+from ..evaluation.table import Results, load_results, new_header, score_frame
+from ..run_folder import RunFolder, content_fingerprint, read_run, write_whole
+from ..training.curves import curves
 from . import render
 from .compare import Study
 from .sections import report_of
@@ -58,6 +60,28 @@ def write_report(results: Results, folder: str | Path) -> Path:
     write_whole(folder / "report.md", render.markdown(made, lambda name: f"plots/{name}.svg"))
     write_whole(folder / "report.html", render.html(made, study))
     return folder / "report.html"
+
+
+def training_report(folder: str | Path) -> Path:
+    """report.html and report.md of a training run beside its model: what was logged, the threshold, the settings.
+
+    `folder` is the output folder of `manypaths sft` or `grpo`, at its end.
+    """
+    folder = Path(folder)
+    run, logged = read_run(folder), curves(folder)
+    stage = {"sft": "sft", "grpo": "rl"}[run["subcommand"]]
+    settings = run["settings"]
+    names = {"method": folder.absolute().name, "stage": stage, "seed": settings.get("seed")}
+    facts = {name: settings.get(name) for name in ("objective", "objective_kwargs")}
+    facts |= {"training": logged, "weights": None, "folder": None}
+    fixed = {**names, "task": "training", "n": 1, "over": "the last log step"}
+    scores = [
+        {**fixed, "metric": name, "value": values[-1], "unit": UNITS.get(name, "")}
+        for name, values in logged.items()
+        if name not in ("step", "calibration")
+    ]
+    results = Results(score_frame(scores), runs=[{**names, **facts}], header=new_header(settings))
+    return write_report(results, folder)
 
 
 def print_report(results: Results, console: Console | None = None) -> None:

@@ -1,6 +1,7 @@
 """`attach`: after it, `model(**batch).loss` is the objective, in anybody's training loop."""
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models.lm_head import HeadHook, hidden_states_of, plain_head
-from ..models.reference_model import check_same_vocabulary, frozen_copy
+from ..models.lm_head import HeadHook, base_of, plain_head, replaced_forward, router_loss_weight
+from ..models.reference_model import Reference, reference_of
+from ..models.refusals import refusal
 from ..objectives import Objective, resolve
 from .reduction import reduce, token_losses
 
@@ -31,11 +33,12 @@ def attach(
         model: a causal language model with a plain linear head.
         objective: a name (`manypaths.objectives`), "module:function", or a function of statistics.
         objective_kwargs: its hyper-parameters, e.g. {"threshold": 0.9} for `sed`.
-        reference: the model that `kl_*` statistics compare with; a frozen copy of `model` now, if None.
+        reference: the model that `kl_*` statistics compare with. None is `model` as it is now, without its adapter
+            if it has one: a frozen copy, or no copy where only an adapter trains.
 
     Raises:
-        ValueError: unknown objective, missing or impossible hyper-parameter, an adapter on the head, a reference of
-            another vocabulary, a model that is attached already.
+        ValueError: unknown objective, missing or impossible hyper-parameter, a reference of another vocabulary, a model
+            that is attached already, and every model of `manypaths.models.refusals`, some at the first call.
     """
     if "_manypaths" in model.__dict__:
         raise ValueError("This model has an objective attached already; call manypaths.detach(model) first.")
@@ -45,24 +48,17 @@ def attach(
             f"Objective {resolved.name!r} needs {resolved.missing[0]}: pass it in objective_kwargs (a quantile of the "
             "starting model's statistic), or train with manypaths.SFTTrainer, which calibrates it."
         )
+    hook = HeadHook(model)
     check_head(model, resolved)
-    reference_hook = None
-    if resolved.needs_reference:
-        if reference is model:
-            raise ValueError("The reference is the model itself; leave reference out to get a frozen copy of it.")
-        reference = frozen_copy(model) if reference is None else reference.requires_grad_(False).eval()
-        check_same_vocabulary(model, reference)
-        reference_hook = HeadHook(reference)
-    model._manypaths = Attachment(
-        resolved, HeadHook(model), reference_hook, model.forward, model.__dict__.get("forward")
-    )
+    compared = reference_of(model, reference) if resolved.needs_reference else None
+    model._manypaths = Attachment(resolved, hook, compared, model.forward, model.__dict__.get("forward"))
 
     # Bound to the model, with the state on the model: a deep copy then computes with the copy's weights
     @functools.wraps(type(model).forward)
     def forward(
         self: nn.Module, *args: Any, labels: Tensor | None = None, num_items_in_batch: Any = None, **kwargs: Any
     ):
-        if labels is None and len(args) < 2:
+        if labels is None and kwargs.get("shift_labels") is None and len(args) < 2:
             return self._manypaths.original(*args, **kwargs)
         return self._manypaths.loss_output(args, kwargs, labels, num_items_in_batch)
 
@@ -76,7 +72,7 @@ class Attachment:
 
     objective: Objective
     hook: HeadHook
-    reference_hook: HeadHook | None
+    reference: Reference | None
     original: Callable[..., Any]
     own: Callable[..., Any] | None
 
@@ -86,16 +82,23 @@ class Attachment:
             raise ValueError("Pass the inputs of an attached model by name: labels among them would be overlooked.")
         if kwargs.get("past_key_values") is not None:
             raise ValueError("labels and past_key_values do not go together: the loss needs the whole sequence.")
-        kwargs["return_dict"] = True
+        if kwargs.get("shift_labels") is not None:
+            raise refusal("shift_labels")
+        model = self.hook.model
+        if kwargs.setdefault("return_dict", True) is False:
+            raise refusal("tuple outputs")
+        if args:
+            kwargs[next(iter(inspect.signature(base_of(model).forward).parameters))] = args[0]
         target = None
-        if self.reference_hook is not None:
-            target = hidden_states_of(self.reference_hook, lambda: self.reference_hook.model(*args, **kwargs))
-        output, scored = self.hook(
-            lambda: self.original(*args, **kwargs), lambda policy: token_losses(self.objective, policy, labels, target)
-        )
+        with replaced_forward(model, self.original):  # its own while we compute: it is called, and replaced, in there
+            if self.reference is not None:
+                target = self.reference(lambda **inputs: model.forward(**inputs), kwargs)
+            output, scored = self.hook(
+                lambda: model.forward(**kwargs), lambda policy: token_losses(self.objective, policy, labels, target)
+            )
         loss = reduce(scored.losses, scored.valid, num_items_in_batch) + 0.0 * output.logits.sum()
         if getattr(output, "aux_loss", None) is not None:
-            loss = loss + self.hook.model.config.get_text_config().router_aux_loss_coef * output.aux_loss
+            loss = loss + router_loss_weight(model) * output.aux_loss
         output["loss"] = loss
         output["logits"] = None
         return output

@@ -1,14 +1,18 @@
 """Thresholds by quantile: the value below which a wanted share of trained tokens falls."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..objectives.selection import below
+from ..run_folder import write_whole
+
 FILE = "calibration.json"
-ABOVE_ALL = 1.001  # a threshold that every probability mass is below, whatever its rounding
+BELOW_ONE = math.nextafter(1.0, 0.0)  # where masses are tied at 1: none of these, while 1 selects all
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Calibration:
 
     def save(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(Path(folder, FILE), json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> "Calibration | None":
@@ -41,7 +45,7 @@ class Calibration:
 
 
 def quantile_threshold(values: Tensor, fraction: float) -> float:
-    """The threshold t such that `values < t` holds for floor(fraction * N) of `values` [N], when none are tied.
+    """The threshold t such that floor(fraction * N) of `values` [N] are below it, when none are tied; 1 for all of them.
 
     Raises:
         ValueError: no values, NaN, or a fraction outside [0, 1].
@@ -52,7 +56,7 @@ def quantile_threshold(values: Tensor, fraction: float) -> float:
     if torch.isnan(values).any():
         raise ValueError("Cannot calibrate: the statistic is NaN on some tokens.")
     count = int(fraction * len(values) + 1e-9)
-    return ABOVE_ALL if count == len(values) else float(values.float().sort().values[count])
+    return 1.0 if count == len(values) else min(float(values.float().sort().values[count]), BELOW_ONE)
 
 
 def check_fraction(fraction: float) -> None:
@@ -63,5 +67,5 @@ def check_fraction(fraction: float) -> None:
 def calibrate(values: Tensor, fraction: float, hyperparameter: str, statistic: str, top_k: int | None) -> Calibration:
     """A `Calibration` of `hyperparameter` from the statistic's values [N] on trained tokens."""
     threshold = quantile_threshold(values, fraction)
-    realised = float((values.float() < threshold).float().mean())
+    realised = float(below(values.float(), threshold).float().mean())
     return Calibration(hyperparameter, statistic, threshold, fraction, realised, len(values), top_k)

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from statistics import fmean
@@ -14,10 +15,13 @@ from torch import nn
 from transformers import TrainerCallback
 
 from ..data.formats import check_tokenizer_fits
+from ..functions import told
 from ..generation.prompts import is_conversation
 from ..generation.samples import Sample, Sampling
 from ..generation.transformers_backend import end_token_ids, sample
-from ..grading.graders import Grader, grade_samples, resolve_grader
+from ..grading.graders import Grader, completion_text, grade_samples, resolve_grader
+from ..run_folder import shortened
+from .log_lines import in_lines
 
 
 @dataclass
@@ -27,8 +31,7 @@ class RewardConfig:
     reward_funcs: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Rewards, added up: math, exact, countdown, chain, or module:function.",
-            "aliases": ["--reward"],
+            "help": "Rewards, added up: math, exact, countdown, chain, or module:function; --reward for short.",
         },
     )
 
@@ -90,7 +93,9 @@ def train_grpo(
             reinforcement learning on an untrained base is itself the experiment.
 
     Raises ValueError, before the first step: unknown reward, no `prompt` column, conversations without a chat
-    template, a tokenizer larger than the model, no completion that ends, no group with different rewards.
+    template, a tokenizer larger than the model, no completion that ends, no group with different rewards. And at any
+    time: a reward that raises, or gives something else than a finite number or None ("does not apply") for each completion,
+    or a completion to which none applies.
     """
     names = [rewards] if isinstance(rewards, str) or callable(rewards) else rewards
     functions = [resolve_grader(name) for name in names]
@@ -107,15 +112,16 @@ def train_grpo(
         quantization_config=quantization_config,
         callbacks=list(callbacks),
     )
+    in_lines(trainer)
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-    trainer.reward_funcs = [told_the_end(function, trainer.model, tokenizer) for function in trainer.reward_funcs]
+    trainer.reward_funcs = checked(trainer.reward_funcs, names, set(end_token_ids(trainer.model, tokenizer)))
     check_tokenizer_fits(trainer.model, tokenizer)
     check_prompt_template(dataset[0]["prompt"], tokenizer)
     if config.preflight_prompts and resume_from_checkpoint is None:
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             trainer.accelerator.print("preflight: skipped, the model is sharded.")
         else:
-            report = preflight(trainer.model, tokenizer, dataset, functions, config)
+            report = preflight(trainer.model, tokenizer, dataset, trainer.reward_funcs, config)
             trainer.accelerator.print(report)
             refuse_hopeless(report, config)
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
@@ -175,29 +181,76 @@ def grade(
     return totals
 
 
-def told_the_end(reward: Grader, model: Any, tokenizer: Any) -> Grader:
-    """The reward, told which completions ended by themselves (`finished`), as an evaluation tells it.
+def checked(rewards: Sequence[Any], names: Sequence[Any], ends: set[int]) -> list[Any]:
+    """The rewards, told which completions ended by themselves (`finished`), as an evaluation tells them, and checked.
 
-    A reward model, which is no function, stays as it is.
+    TRL takes NaN for None, "does not apply", and trains on zero loss where nothing else applies. Reward models, which are
+    no functions, stay as they are. ends: ids of end tokens.
     """
-    if isinstance(reward, nn.Module):
-        return reward
-    ends = set(end_token_ids(model, tokenizer))
+    applicable: list[list[bool]] = []  # by each function, until all were called for the same completions
+
+    def check(name: str, values: Sequence[Any], completions: Sequence[Any]) -> Sequence[Any]:
+        if len(values) != len(completions):
+            raise ValueError(f"Reward {name!r} gave {len(values)} values for {len(completions)} completions.")
+        for value, completion in zip(values, completions, strict=True):
+            if value is not None and not is_finite_number(value):
+                raise ValueError(
+                    f"Reward {name!r} gave {value!r} for the completion {shortened(completion_text(completion))}; "
+                    "it must give a finite number, or None where it does not apply."
+                )
+        applicable.append([value is not None for value in values])
+        if len(applicable) == len(rewards):
+            for completion, *applies in zip(completions, *applicable, strict=True):
+                if not any(applies):
+                    shown = shortened(completion_text(completion))
+                    raise ValueError(f"No reward applies to the completion {shown}: all gave None.")
+            applicable.clear()
+        return values
+
+    return [
+        reward if isinstance(reward, nn.Module) else with_checks(reward, name, ends, check)
+        for reward, name in zip(rewards, names, strict=True)
+    ]
+
+
+def is_finite_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, (str, bytes)) and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def with_checks(
+    reward: Grader, given: Any, ends: set[int], check: Callable[[str, Sequence[Any], Sequence[Any]], Sequence[Any]]
+) -> Grader:
+    """The reward with `finished` among its columns, its values checked, and an error of its own told in one line."""
+    name = given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+
+    @contextmanager
+    def in_one_line() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise ValueError(f"Reward {name!r} fails: {told(error)}.") from error
 
     def with_ends(columns: dict[str, Any]) -> dict[str, Any]:
         return {**columns, "finished": [bool(ids) and ids[-1] in ends for ids in columns["completion_ids"]]}
 
     if inspect.iscoroutinefunction(reward):
 
-        async def told(**columns: Any) -> list[float]:
-            return await reward(**with_ends(columns))
+        async def called(**columns: Any) -> Sequence[Any]:
+            with in_one_line():
+                values = list(await reward(**with_ends(columns)))
+            return check(name, values, columns["completions"])
 
     else:
 
-        def told(**columns: Any) -> list[float]:
-            return reward(**with_ends(columns))
+        def called(**columns: Any) -> Sequence[Any]:
+            with in_one_line():
+                values = list(reward(**with_ends(columns)))
+            return check(name, values, columns["completions"])
 
-    return wraps(reward)(told)
+    return wraps(reward)(called)
 
 
 def refuse_hopeless(report: Preflight, config: GRPOConfig) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..objectives import Objective
+from ..objectives.selection import below
 
 QUANTILES = {"p_label_p10": 0.1, "p_label_p50": 0.5, "p_label_p90": 0.9}
 
@@ -32,7 +33,7 @@ def sums(objective: Objective, statistics: dict[str, Tensor]) -> dict[str, Tenso
         "kept": (gate != 0).sum(),
     }
     if "topk_mass" in statistics and "threshold" in objective.hyperparameters:
-        totals["masked"] = (statistics["topk_mass"] < objective.hyperparameters["threshold"]).sum()
+        totals["masked"] = below(statistics["topk_mass"], objective.hyperparameters["threshold"]).sum()
     for name in ("kl_policy_ref", "kl_ref_policy"):
         if name in statistics:
             totals[name] = statistics[name].sum()

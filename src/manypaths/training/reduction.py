@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..engine import Projection, token_statistics, unpack
+from ..functions import told
 from ..objectives import Objective
 
 LOGGED = ("logprob", "entropy", "is_top1")  # statistics computed for every objective, at no extra forward
@@ -69,14 +70,31 @@ def token_losses(
     """The objective at every valid token of a batch."""
     want = tuple(dict.fromkeys((*LOGGED, *objective.statistics)))
     statistics, valid = statistics_of(policy, labels, want, reference, **objective.engine_parameters)
+    versions = {name: values._version for name, values in statistics.items()}
     try:
         packed = objective(statistics)
     except Exception as error:
-        raise ValueError(f"Objective {objective.name!r} fails: {type(error).__name__}: {error}.") from error
-    if packed.shape != statistics["logprob"].shape:
+        raise ValueError(f"Objective {objective.name!r} fails: {told(error)}.") from error
+    if not isinstance(packed, Tensor) or packed.shape != statistics["logprob"].shape:
+        what = list(packed.shape) if isinstance(packed, Tensor) else f"a {type(packed).__name__}"
         raise ValueError(
-            f"Objective {objective.name!r} returned {list(packed.shape)} for {list(statistics['logprob'].shape)} tokens; "
+            f"Objective {objective.name!r} returned {what} for {list(statistics['logprob'].shape)} tokens; "
             "it must return one loss per token and leave the reduction to the trainer."
+        )
+    changed = [name for name, values in statistics.items() if values._version != versions[name]]
+    if changed:
+        raise ValueError(
+            f"Objective {objective.name!r} changes {', '.join(changed)} in place, which others read, too; "
+            "use an operation that returns a new tensor."
+        )
+    if not packed.is_floating_point():
+        raise ValueError(
+            f"Objective {objective.name!r} returned {packed.dtype} values; a loss is a floating-point number."
+        )
+    if statistics["logprob"].requires_grad and not packed.requires_grad:
+        raise ValueError(
+            f"Objective {objective.name!r} returned a loss without a gradient, which trains nothing; it is detached, or made "
+            "of statistics that have none."
         )
     bad = ~torch.isfinite(packed.detach())
     if bad.any():

@@ -1,30 +1,40 @@
 """SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, TrainerCallback
-from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config
+import torch
+from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
+from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
 from ..config import json_mapping
-from ..data.config import DataConfig
-from ..data.formats import PROMPT_FORMATS, SFT_FORMATS, check_tokenizer_fits, load_training_data
+from ..data.config import TrainingDataConfig
+from ..data.formats import PROMPT_FORMATS, Rows, check_tokenizer_fits, load_training_data, sft_formats, share_of_others
+from ..data.mixture import load_mixture
 from ..generation.prompts import is_conversation
 from ..grading.graders import resolve_grader
 from ..models.loading import check_model
 from ..objectives import resolve
-from ..run_folder import RunFolder, settings_of
+from ..run_folder import NO_ROOM, RunFolder, settings_of
 from .attachment import check_top_k
+from .checkpoints import checkpoints, resumed_from
 from .grpo import GRPOConfig, RewardConfig, train_grpo
+from .log_lines import in_lines
 from .sft import SFTConfig, SFTTrainer
 
-SFT_OPTIONS = (DataConfig, SFTConfig, ModelConfig)
-GRPO_OPTIONS = (DataConfig, RewardConfig, GRPOConfig, ModelConfig)
+SFT_OPTIONS = (TrainingDataConfig, SFTConfig, ModelConfig)
+GRPO_OPTIONS = (TrainingDataConfig, RewardConfig, GRPOConfig, ModelConfig)
+SPLIT_SEED = 0  # of held-out rows: every rank, every resumed run and every seed of an experiment has the same ones
 LEAVES = ("*.safetensors", "*.bin", "checkpoint-*")
 
 
@@ -32,31 +42,33 @@ class Prepared(NamedTuple):
     """What the checks before a run bring to light."""
 
     folder: RunFolder
-    resume: str | None
-    train: Dataset
-    evaluation: Dataset | None
+    train: Rows
+    evaluation: Rows | None
 
 
-def sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
     """Fine-tune, and save the model in `config.output_dir`; returns the trainer.
 
     Raises ValueError or FileNotFoundError before anything is written when the data, the model, the tokenizer,
     the objective or the output folder is not what it should be.
     """
     prepared = prepare_sft(data, config, model)
-    with held(prepared.folder):
-        trainer = sft_trainer(prepared, config, model)
-        trainer.train(resume_from_checkpoint=prepared.resume)
+    with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
+        trainer = sft_trainer(prepared, config, model, [RecordRun(prepared.folder), stop])
+        in_lines(trainer)
+        for warning in data_warnings(prepared.train, config, trainer.processing_class):
+            trainer.accelerator.print(f"warning: {warning}")
+        trainer.train(resume_from_checkpoint=checkpoint)
+        stop.raise_if_stopped()
         save(trainer, data)
     return trainer
 
 
-def prepare_sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
+def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `sft` does."""
     check_names(data, model)
     folder = run_folder("sft", config, data, model)
-    formats = (*SFT_FORMATS[:-1], (config.dataset_text_field,))
-    prepared = Prepared(folder, resumed_from(config, folder), *load_data(data, config, formats=formats))
+    prepared = Prepared(folder, *load_data(data, config, formats=sft_formats(config.dataset_text_field)))
     if config.reference is not None:
         check_model(config.reference)
     if not Path(model.model_name_or_path, "adapter_config.json").is_file():
@@ -64,23 +76,67 @@ def prepare_sft(data: DataConfig, config: SFTConfig, model: ModelConfig) -> Prep
     return prepared
 
 
-def check_tokenizer_and_head(train: Dataset, config: SFTConfig, model: ModelConfig) -> None:
+def check_tokenizer_and_head(train: Rows, config: SFTConfig, model: ModelConfig) -> None:
     """What tokenizer and model config already tell, before weights are loaded and the data is tokenised."""
     where = {"revision": model.model_revision, "trust_remote_code": config.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, **where)
+    processor = AutoProcessor.from_pretrained(model.model_name_or_path, **where)
     model_config = AutoConfig.from_pretrained(model.model_name_or_path, **where)
-    check_tokenizer_fits(model_config, tokenizer)
+    check_tokenizer_fits(model_config, getattr(processor, "tokenizer", processor))
     check_top_k(resolve(config.objective, **(config.objective_kwargs or {})), model_config.get_text_config().vocab_size)
     first = next(iter(train))
-    talk = any(is_conversation(first.get(name)) for name in ("messages", "prompt"))
-    if talk and tokenizer.chat_template is None and config.chat_template_path is None:
+    if {"image", "images"} & set(first) and not isinstance(processor, ProcessorMixin):
+        raise ValueError(
+            f"The data has images and {model.model_name_or_path} reads text only. Take a vision-language model, or data "
+            "without the column."
+        )
+    if any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
+        check_chat_template(processor, config, where)
+
+
+def check_chat_template(processor: Any, config: SFTConfig, where: dict[str, Any]) -> None:
+    """That conversations can be rendered and, where asked, the assistant's part be told from the rest."""
+    path = config.chat_template_path
+    if path is not None and Path(path).is_file():
+        processor.chat_template = Path(path).read_text(encoding="utf-8")
+    elif path is not None:
+        processor.chat_template = AutoTokenizer.from_pretrained(path).chat_template
+    if processor.chat_template is None:
         raise ValueError(
             "The data holds conversations but the tokenizer has no chat template. Give one with "
             "--chat_template_path (a .jinja file, or a model that has one), or use plain prompts and completions."
         )
+    if config.assistant_only_loss and not re.search(r"{%[-+]?\s*generation\b", str(processor.chat_template)):
+        try:
+            get_training_chat_template(processor)
+        except ValueError as error:
+            raise ValueError(
+                "--assistant_only_loss: the chat template does not mark what the assistant says. Write it to a .jinja file, "
+                "put {% generation %} and {% endgeneration %} around the assistant's message and its end token, and give "
+                "the file as --chat_template_path; or take --dataset_format last_answer."
+            ) from error
 
 
-def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[str]:
+    """What is trained on, or left out, otherwise than many expect."""
+    first = next(iter(train))
+    if "messages" in first and not config.assistant_only_loss:
+        yield (
+            f"every message carries loss, and {share_of_others(train):.0%} of their text is not the assistant's. For the "
+            "assistant's alone add --assistant_only_loss true, for the last answer --dataset_format last_answer."
+        )
+    if first.get("tools") and any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
+        talk = first.get("messages") or first["prompt"]
+        tools = json.loads(first["tools"]) if isinstance(first["tools"], str) else first["tools"]
+        with_tools, without = (
+            processor.apply_chat_template(talk, tools=given, tokenize=False) for given in (tools, None)
+        )
+        if with_tools == without:
+            yield "the chat template leaves the column tools out of the text."
+
+
+def sft_trainer(
+    prepared: Prepared, config: SFTConfig, model: ModelConfig, callbacks: list[TrainerCallback]
+) -> SFTTrainer:
     config.model_init_kwargs = model_init_kwargs(config, model)
     try:
         return SFTTrainer(
@@ -90,7 +146,7 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.folder)],
+            callbacks=callbacks,
         )
     except RuntimeError as error:  # TRL's for a chat template that marks no assistant tokens in some example
         if "assistant_only_loss" not in str(error):
@@ -98,14 +154,14 @@ def sft_trainer(prepared: Prepared, config: SFTConfig, model: ModelConfig) -> SF
         raise ValueError(str(error)) from error
 
 
-def grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
+def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
     """Train with GRPO after its preflight, and save the model in `config.output_dir`; returns the trainer.
 
     Raises as `sft` and `train_grpo` do.
     """
     prepared = prepare_grpo(data, reward, config, model)
     config.model_init_kwargs = model_init_kwargs(config, model)
-    with held(prepared.folder):
+    with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
         trainer = train_grpo(
             model.model_name_or_path,
             prepared.train,
@@ -114,14 +170,15 @@ def grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: Mode
             eval_dataset=prepared.evaluation,
             quantization_config=get_quantization_config(model),
             peft_config=get_peft_config(model),
-            callbacks=[RecordRun(prepared.folder)],
-            resume_from_checkpoint=prepared.resume,
+            callbacks=[RecordRun(prepared.folder), stop],
+            resume_from_checkpoint=checkpoint,
         )
+        stop.raise_if_stopped()
         save(trainer, data)
     return trainer
 
 
-def prepare_grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
+def prepare_grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
     if not reward.reward_funcs:
@@ -129,19 +186,24 @@ def prepare_grpo(data: DataConfig, reward: RewardConfig, config: GRPOConfig, mod
     for name in reward.reward_funcs:
         resolve_grader(name)
     folder = run_folder("grpo", config, data, reward, model)
-    return Prepared(
-        folder, resumed_from(config, folder), *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True)
-    )
+    return Prepared(folder, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
 
 
 def end(trainer: Any) -> None:
-    """Close trackers and process groups; the last thing a program does with a trainer."""
-    if hasattr(trainer, "end"):  # transformers >= 5.18
-        trainer.end()
+    """Close trackers and process groups; the last thing a program does with a trainer.
+
+    DDP goes before its process group. Where it goes after it, as at the end of the interpreter, it is the last owner: then
+    the group's destructor joins gloo's threads while this thread holds the GIL, which such a thread needs to let go of a
+    tensor, and both wait for ever. Python's own handle of a group, which now goes last, releases the GIL first.
+    """
+    trainer.accelerator.wait_for_everyone()
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    trainer.accelerator.end_training()
 
 
-def check_names(data: DataConfig, model: ModelConfig) -> None:
-    if data.dataset_name is None:
+def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
+    if data.dataset_name is None and data.datasets is None:
         raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     name = model.model_name_or_path
     if name is None:
@@ -150,18 +212,53 @@ def check_names(data: DataConfig, model: ModelConfig) -> None:
 
 
 def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
-    """The output folder, which belongs to a run of exactly these options."""
-    return RunFolder(config.output_dir, subcommand, settings_of(config, *options), leaves=LEAVES)
+    """The output folder, which belongs to a run of exactly these options; checked, with the checkpoint it goes on from."""
+    folder = RunFolder(config.output_dir, subcommand, settings_of(config, *options), leaves=LEAVES)
+    folder.check()
+    checkpoint_of(folder, config, None, silent)
+    return folder
+
+
+FULL = re.compile(r"PytorchStreamWriter|inline_container|iostream error|\(os error (?:27|28|122)\)")
 
 
 @contextmanager
-def held(folder: RunFolder) -> Iterator[None]:
-    """The folder for this run alone; of several processes the first one holds it."""
-    if os.environ.get("RANK", "0") != "0":
+def told_when_full(folder: Path) -> Iterator[None]:
+    """A full disk is one OSError, whichever library meets it."""
+    try:
         yield
-        return
-    with folder:
-        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not (FULL.search(str(error)) or getattr(error, "errno", None) in NO_ROOM):
+            raise
+        what = "No room to write to; free some space, and the same command with --resume_from_checkpoint auto goes on"
+        raise OSError(errno.ENOSPC, what, str(folder)) from error
+
+
+@contextmanager
+def held(folder: RunFolder, config: Any) -> Iterator[str | None]:
+    """The folder for this run alone, and the checkpoint to go on from; the first of several processes sees to both."""
+    first = os.environ.get("RANK", "0") == "0"
+    with folder if first else nullcontext():
+        chosen = [checkpoint_of(folder, config, config.world_size, print) if first else None]
+        with told_when_full(folder.path):
+            yield (broadcast_object_list(chosen) if config.world_size > 1 else chosen)[0]
+
+
+def silent(_: str) -> None:
+    """For checks before those that count."""
+
+
+def checkpoint_of(folder: RunFolder, config: Any, processes: int | None, say: Callable[[str], None]) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means; ValueError where it is not given and checkpoints are there."""
+    asked = config.resume_from_checkpoint
+    if asked is None and (there := checkpoints(folder.path)):
+        raise ValueError(
+            f"{there[0]} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
+            "false to start over and replace it."
+        )
+    if asked == "auto" and config.save_only_model:
+        raise ValueError("--resume_from_checkpoint auto needs whole checkpoints; leave out --save_only_model.")
+    return resumed_from(asked, folder.path, processes, say)
 
 
 class RecordRun(TrainerCallback):
@@ -175,61 +272,106 @@ class RecordRun(TrainerCallback):
             self.folder.record()
 
 
-def resumed_from(config: Any, folder: RunFolder) -> str | None:
-    """The checkpoint to go on from, None to start; checks the output folder and says what it holds."""
-    folder.check()
-    newest = newest_checkpoint(folder.path)
-    asked = config.resume_from_checkpoint
-    if asked is None and newest is not None:
-        raise ValueError(
-            f"{newest} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
-            "false to start over and replace it."
-        )
-    if asked is None or str(asked).lower() == "false":
-        return None
-    if str(asked).lower() == "true":
-        if newest is None:
-            raise ValueError(
-                f"{config.output_dir} holds no checkpoint to resume from; leave out --resume_from_checkpoint."
+class Stopped(InterruptedError):
+    """The run was told to end, and has saved what it needs to go on."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends training after the running step, the same one in every process, with a checkpoint that can be resumed from."""
+
+    requested = False
+    checkpoint: Path | None = None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if anywhere(self.requested, args):
+            args.save_only_model = False
+            control.should_save = control.should_training_stop = True
+            self.checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+
+    def raise_if_stopped(self) -> None:
+        if self.checkpoint is not None:
+            raise Stopped(
+                f"stopped by SIGTERM; {self.checkpoint} is saved. The same command with --resume_from_checkpoint auto goes on."
             )
-        return str(newest)
-    if not Path(asked).is_dir():
-        raise FileNotFoundError(f"There is no checkpoint folder {asked} to resume from.")
-    return str(asked)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: the trainer writes its state last."""
-
-    def is_complete(checkpoint: Path) -> bool:
-        try:
-            return bool(json.loads((checkpoint / "trainer_state.json").read_text()))
-        except (OSError, ValueError):
-            return False
-
-    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    complete = filter(is_complete, numbered)
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+def anywhere(flag: bool, args: Any) -> bool:
+    """Whether it is true in some process."""
+    if args.world_size == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=args.device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
 
 
-def load_data(data: DataConfig, config: Any, **how: Any) -> tuple[Dataset, Dataset | None]:
+@contextmanager
+def stopped_by_sigterm() -> Iterator[StopOnRequest]:
+    """A callback that SIGTERM, which clusters send before they kill, asks to stop the training."""
+    stop = StopOnRequest()
+
+    def request(*_: Any) -> None:
+        stop.requested = True
+
+    if threading.current_thread() is not threading.main_thread():  # the only one that may take signals
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, Rows | None]:
     """Training and, when `eval_strategy` asks for it, evaluation data."""
     how |= {
-        "name": data.dataset_config,
         "columns": column_map(data.dataset_columns),
         "layout": data.dataset_format,
         "system_prompt": data.system_prompt,
+        "streaming": data.dataset_streaming,
     }
-    train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
-    wanted = str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
-    if data.eval_dataset_name is not None and not wanted:
-        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
-    if not wanted:
+    check_options(data, config)
+    if data.datasets is not None:
+        train = load_mixture(data.datasets, **how)
+    else:
+        how["name"] = data.dataset_config
+        train = load_training_data(data.dataset_name, split=data.dataset_train_split, **how)
+    held_out = None
+    if data.test_split_size is not None:
+        size = data.test_split_size
+        parts = train.train_test_split(size if size < 1 else int(size), seed=SPLIT_SEED)
+        train, held_out = parts["train"], parts["test"]
+    if not evaluates(config):
         return train, None
-    if data.eval_dataset_name is None:
-        return train, load_training_data(data.dataset_name, split=data.dataset_test_split, **how)
-    split = "train" if Path(data.eval_dataset_name).is_file() else data.dataset_test_split
-    return train, load_training_data(data.eval_dataset_name, split=split, **how)
+    if data.eval_dataset_name is not None:
+        split = "train" if Path(data.eval_dataset_name).is_file() else data.dataset_test_split
+        return train, load_training_data(data.eval_dataset_name, split=split, **how)
+    if held_out is not None:
+        return train, held_out
+    return train, load_training_data(data.dataset_name, split=data.dataset_test_split, **how)
+
+
+def check_options(data: TrainingDataConfig, config: Any) -> None:
+    """ValueError for options about data that do not go together."""
+    if data.datasets is not None and data.dataset_name is not None:
+        raise ValueError("datasets and dataset_name are both given; TRL would read the mixture alone. Leave one out.")
+    if data.dataset_streaming and isinstance(config, GRPOConfig):
+        raise ValueError("TRL's GRPO cannot train on a stream; leave --dataset_streaming out.")
+    if data.dataset_streaming and data.test_split_size is not None:
+        raise ValueError("A stream cannot be split; give --eval_dataset_name instead of --test_split_size.")
+    if data.dataset_streaming and config.max_steps <= 0:
+        raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
+    if data.eval_dataset_name is not None and not evaluates(config):
+        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
+    elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
+    if evaluates(config) and data.datasets is not None and not elsewhere:
+        raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")
+
+
+def evaluates(config: Any) -> bool:
+    return str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
 
 
 def column_map(columns: dict[str, str] | str | None) -> dict[str, str] | None:
@@ -246,7 +388,7 @@ def model_init_kwargs(config: Any, model: ModelConfig) -> dict[str, Any]:
     }
 
 
-def save(trainer: Any, data: DataConfig) -> None:
+def save(trainer: Any, data: TrainingDataConfig) -> None:
     trainer.save_model(trainer.args.output_dir)
     trainer.save_state()  # with the curves that reports draw
     trainer.accelerator.print(f"model saved to {trainer.args.output_dir}")

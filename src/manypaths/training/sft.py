@@ -20,20 +20,21 @@ import trl
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
 from ..engine import Projection, unpack
-from ..models.lm_head import HeadHook
+from ..models.lm_head import HeadHook, is_peft, router_loss_weight
 from ..models.loading import evaluating
-from ..models.reference_model import is_peft, reference_of
+from ..models.reference_model import reference_of
+from ..models.refusals import refusal
 from ..objectives import resolve
 from ..objectives.registry import CALIBRATED
 from ..run_folder import nothing_left_on_failure
 from .attachment import check_head
 from .calibration import Calibration, calibrate, check_fraction
+from .checkpoints import resumed_from
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import TokenLosses, statistics_of, token_losses
 
@@ -131,6 +132,7 @@ class SFTTrainer(trl.SFTTrainer):
             super().__init__(*call.args, **call.kwargs)
             self.objective = objective
             self.calibration: Calibration | None = None
+            self._hook = HeadHook(self.model)
             check_head(self.model, objective)
             check_tokenizer_fits(self.model, self._tokenizer)
             self._check_trained_tokens()
@@ -139,12 +141,15 @@ class SFTTrainer(trl.SFTTrainer):
             if self._virtual_tokens and self.padding_free:
                 raise ValueError("Prompt tuning ignores position_ids, so packed documents would attend to each other.")
             self._totals = {"train": Counter(), "eval": Counter()}
-            self._hook = HeadHook(self.model)
             self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
+            routed = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+            if routed and not self.aux_loss_enabled:  # TRL knows one place of the weight only
+                self.router_aux_loss_coef = router_loss_weight(self.model)
+                self.aux_loss_enabled = self.router_aux_loss_coef != 0
 
     def _check_trained_tokens(self) -> None:
-        if "labels" not in (self.train_dataset.column_names or ()):
-            return  # streamed, or labelled by the collator
+        if "labels" not in next(iter(self.train_dataset), {"labels": []}):
+            return  # labelled by the collator
         seen = check_trained_tokens(self.train_dataset, len(self.model.get_input_embeddings().weight))
         if seen["untrained_rows"]:
             self.accelerator.print(
@@ -152,16 +157,15 @@ class SFTTrainer(trl.SFTTrainer):
             )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
+        folder, processes = self.args.output_dir, self.args.world_size
+        checkpoint = resumed_from(resume_from_checkpoint, folder, processes, self.accelerator.print)
         if checkpoint and self.objective.missing:
             self._adopt(stored_calibration(checkpoint))
         settings = f" {self.objective.hyperparameters}" if self.objective.hyperparameters else ""
         self.accelerator.print(
             f"objective: {self.objective.name}{settings}. Its values are not comparable between objectives; compare `ce`."
         )
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The calibrated threshold goes where the weights go, for evaluation and resuming."""
@@ -335,9 +339,9 @@ def refuse_unsupported(accelerator: Any, needs_reference: bool) -> None:
     """What was not tested is refused, not tried."""
     parallelism = accelerator.parallelism_config
     if parallelism is not None and (parallelism.tp_enabled or parallelism.cp_enabled or parallelism.sp_enabled):
-        raise ValueError("Tensor, context and sequence parallelism are not supported; use DDP or FSDP2.")
+        raise refusal("tensor, context or sequence parallelism")
     plugin = accelerator.state.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3:
-        raise ValueError("DeepSpeed ZeRO-3 is not supported; use ZeRO-2, or FSDP2 for sharded parameters.")
+        raise refusal("DeepSpeed ZeRO-3")
     if needs_reference and (plugin is not None or accelerator.distributed_type == DistributedType.FSDP):
-        raise ValueError("A reference model is not supported with FSDP or DeepSpeed; use one device or DDP.")
+        raise refusal("reference with FSDP or DeepSpeed")

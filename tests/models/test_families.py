@@ -1,0 +1,74 @@
+"""Families of models and adapters train as the naive path does, and docs/models.md is what was measured."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from model_families import (
+    ADAPTERS,
+    FAMILIES,
+    adapted_model,
+    attached_differences,
+    measured,
+    measured_family,
+    tiny_model,
+    trained_differences,
+)
+
+ROOT = Path(__file__).parents[2]
+SPEC = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks/model_families.py")
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+RECORD = benchmark.newest_record()
+
+# One of each kind: plain and tied, softcap, scale, biased head, router loss, state space, hybrids, multimodal
+REPRESENTATIVE = [
+    "llama", "qwen3 tied", "gemma2", "cohere", "phi", "mixtral", "qwen3_moe", "mamba2", "jamba", "zamba2", "gemma3", "qwen3_5",
+]  # fmt: skip
+ADAPTED = ["LoRA, all linear layers", "LoRA, lm_head and embed_tokens", "LoRA on embed_tokens, tied", "prefix tuning"]
+
+
+@pytest.mark.parametrize("family", REPRESENTATIVE)
+def test_a_family_of_each_kind_trains_as_the_naive_path_does(family):
+    assert measured(attached_differences, tiny_model(family))["status"].startswith("exact")
+
+
+@pytest.mark.parametrize("adapter", ADAPTED)
+def test_an_adapter_of_each_kind_trains_as_the_naive_path_does(adapter):
+    assert measured(attached_differences, adapted_model(adapter))["status"] == "exact"
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "cohere"])
+def test_the_trainer_does_the_same(family, tmp_path):
+    assert measured(trained_differences, tiny_model(family), tmp_path)["status"] == "exact"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", RECORD["families"], ids=lambda row: row["family"])
+def test_every_family_is_as_recorded(row):
+    got = measured_family(row["family"])
+    assert got["status"] == row["status"], got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", RECORD["adapters"], ids=lambda row: row["adapter"])
+def test_every_adapter_is_as_recorded(row, tmp_path):
+    for recorded, differences, place in (
+        (row, attached_differences, ()),
+        (row["trainer"], trained_differences, (tmp_path,)),
+    ):
+        got = measured(differences, adapted_model(row["adapter"]), *place)
+        assert got["status"] == recorded["status"], got
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [family for family in REPRESENTATIVE if family not in ("gemma3", "qwen3_5")])
+def test_the_trainer_on_every_kind(family, tmp_path):
+    assert measured(trained_differences, tiny_model(family), tmp_path)["status"].startswith("exact")
+
+
+def test_the_page_is_what_was_measured():
+    assert benchmark.PAGE.read_text() == benchmark.page(benchmark.PAGE.read_text(), RECORD)
+    assert {row["family"] for row in RECORD["families"]} <= set(FAMILIES)
+    assert {row["adapter"] for row in RECORD["adapters"]} == set(ADAPTERS)
