@@ -146,6 +146,8 @@ def pytest_configure(config) -> None:
         import manypaths
 
         trl.SFTTrainer, trl.SFTConfig = manypaths.SFTTrainer, manypaths.SFTConfig
+        if not torch.accelerator.is_available():  # as a fixture of TRL's conftest does, inside of TRL's config only
+            trl.SFTConfig.__post_init__ = with_use_cpu(trl.SFTConfig.__post_init__)
     tests = Path(os.environ["TRL_TESTS_CHECKOUT"], "tests")
     sources = [(tests / name).read_text(encoding="utf-8") for name in ("testing_utils.py", "test_sft_trainer.py")]
     imports = [node for text in sources for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
@@ -154,6 +156,14 @@ def pytest_configure(config) -> None:
             module = importlib.import_module(node.module)
             for name in (alias.name for alias in node.names if not hasattr(module, alias.name)):
                 setattr(module, name, removed(name))
+
+
+def with_use_cpu(post_init):
+    def patched(self):
+        self.use_cpu = True
+        post_init(self)
+
+    return patched
 
 
 def removed(name: str):

@@ -7,6 +7,7 @@ import torch
 import trl
 from peft import CPTConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available
 
 import manypaths
 from conftest import tiny_llama
@@ -155,3 +156,8 @@ def test_prompts_with_a_loss_of_their_own_are_refused(model):
     prompts = CPTConfig(task_type="CAUSAL_LM", cpt_token_ids=[3, 4], cpt_mask=[1, 1], cpt_tokens_type_mask=[1, 1])
     with pytest.raises(ValueError, match="CPT weighs the loss of every token itself"):
         virtual_tokens(get_peft_model(model, prompts))
+
+
+def test_bf16_is_trls_where_trl_trains_at_all(tmp_path):
+    assert manypaths.SFTConfig(str(tmp_path), use_cpu=True).bf16 is trl.SFTConfig(str(tmp_path), use_cpu=True).bf16
+    assert manypaths.SFTConfig(str(tmp_path)).bf16 is is_torch_bf16_gpu_available()  # where it is not, TRL stops

@@ -194,7 +194,7 @@ def test_bf16_weights_train_nearly_as_fp32_weights(step: Step) -> None:
     got, expected = take(step, half, batches), take(step, llama_like(half), batches)
     agree(
         got, expected, "With bf16 weights the step is not that of the same weights in fp32",
-        "losses that are summed, or a log-softmax that is taken, in bf16", tolerance=0.05,
+        "losses that are summed, or a log-softmax that is taken, in bf16", tolerance=0.1,
     )  # fmt: skip
     if not abs(got.loss - expected.loss) <= 0.01 * abs(expected.loss):
         broken(

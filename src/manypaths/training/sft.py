@@ -72,8 +72,8 @@ class SFTConfig(trl.SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # TRL's default, True, stops every machine without such a GPU
+        if self.bf16 is None and not self.use_cpu and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # where TRL's default, True, stops; with use_cpu it trains in bf16, as TRL does
         super().__post_init__()
         if isinstance(self.objective_kwargs, str):
             try:
