@@ -1,4 +1,4 @@
-"""A run that is told to stop, or finds no room to write, says so in one line, and the same command goes on to the same weights."""
+"""A run that is told to stop, or finds no room, says so in one line, and the same command goes on to the same weights."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def start(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     tiny_llama(len(tokenizer), attention_dropout=0.1).save_pretrained("start")
     tokenizer.save_pretrained("start")
-    rows = [{"prompt": f"one {word} is", "completion": " two three"} for word in "four five six seven".split()]
+    rows = [{"prompt": f"one {word} is", "completion": " two three"} for word in ["four", "five", "six", "seven"]]
     Path("chats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     Path("stopping.py").write_text(OBJECTIVE)
     return tmp_path
