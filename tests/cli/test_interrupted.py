@@ -77,6 +77,14 @@ def test_sigterm_saves_after_the_running_step_and_the_same_command_goes_on(start
     assert main(options("out")) == 0
     assert "resuming from out/checkpoint-1" in capsys.readouterr().out
     assert weights("out") == weights("whole")
+
+    Path("stop").touch()
+    assert main(options("out", "--resume_from_checkpoint=false")) == 143
+    capsys.readouterr()
+    assert main(options("out")) == 0  # not from checkpoint-4, which is of the start before
+    assert "resuming from out/checkpoint-1; passed over checkpoint-4" in capsys.readouterr().out
+    assert weights("out") == weights("whole")
+
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         Path("out/checkpoint-4", name).unlink()
     assert main(options("out", "--resume_from_checkpoint=out/checkpoint-4")) == 2
