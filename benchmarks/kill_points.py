@@ -110,7 +110,7 @@ class AtStep(transformers.TrainerCallback):
 def arm(kind: str, draw: random.Random, folder: str) -> None:
     """Make this process end itself in that way, somewhere in what is left of the run."""
     newest = checkpoints.newest_checkpoint(folder)
-    left = max(1, STEPS - (0 if newest is None else int(newest.name.rpartition("-")[2])))
+    left = max(1, STEPS - (0 if newest is None else checkpoints.step_of(newest)))
     if kind == "between":
         at_step(AtStep(draw, left, die))
     elif kind == "terminated":

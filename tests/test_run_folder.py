@@ -177,3 +177,33 @@ def test_a_failure_takes_back_the_folders_it_made_and_no_others(tmp_path):
         (tmp_path / "run" / "kept").write_text("x")
         raise RuntimeError
     assert (tmp_path / "run" / "kept").exists()
+
+
+HAMMER = """
+import os, sys, time
+from manypaths.run_folder import RunFolder
+folder, marker, got = sys.argv[1], sys.argv[2], 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(4000):
+    try:
+        with RunFolder(folder, "sft", {}):
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))  # fails where another one is inside
+            os.unlink(marker)
+            got += 1
+    except ValueError:
+        pass
+print(got)
+"""
+
+
+def test_a_folder_that_comes_and_goes_is_never_held_twice(tmp_path):
+    command = [sys.executable, "-c", HAMMER, str(tmp_path / "deep" / "run"), str(tmp_path / "marker")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    assert all(run.stdout.readline() == "ready\n" for run in runs)
+    for run in runs:
+        run.stdin.write("\n"), run.stdin.flush()
+    for run in runs:
+        out, error = run.communicate(timeout=60)
+        assert run.returncode == 0 and int(out) > 0, error

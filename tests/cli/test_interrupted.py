@@ -1,4 +1,4 @@
-"""A run that is told to stop, or finds no room to write, says so in one line, and the same command goes on to the same weights."""
+"""A run that is told to stop, or finds no room, says so in one line, and the same command goes on to the same weights."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def start(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     tiny_llama(len(tokenizer), attention_dropout=0.1).save_pretrained("start")
     tokenizer.save_pretrained("start")
-    rows = [{"prompt": f"one {word} is", "completion": " two three"} for word in "four five six seven".split()]
+    rows = [{"prompt": f"one {word} is", "completion": " two three"} for word in ["four", "five", "six", "seven"]]
     Path("chats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     Path("stopping.py").write_text(OBJECTIVE)
     return tmp_path
@@ -77,6 +77,14 @@ def test_sigterm_saves_after_the_running_step_and_the_same_command_goes_on(start
     assert main(options("out")) == 0
     assert "resuming from out/checkpoint-1" in capsys.readouterr().out
     assert weights("out") == weights("whole")
+
+    Path("stop").touch()
+    assert main(options("out", "--resume_from_checkpoint=false")) == 143
+    capsys.readouterr()
+    assert main(options("out")) == 0  # not from checkpoint-4, which is of the start before
+    assert "resuming from out/checkpoint-1; passed over checkpoint-4" in capsys.readouterr().out
+    assert weights("out") == weights("whole")
+
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         Path("out/checkpoint-4", name).unlink()
     assert main(options("out", "--resume_from_checkpoint=out/checkpoint-4")) == 2

@@ -291,7 +291,7 @@ def test_a_checkpoint_is_never_replaced_without_being_told(start, capsys):
     assert sft("--save_steps", "2") == 0
     capsys.readouterr()
     assert sft("--save_steps", "2") == 2
-    assert "Add --resume_from_checkpoint true to go on from it, or false" in capsys.readouterr().err
+    assert "Add --resume_from_checkpoint auto to go on from it, or false" in capsys.readouterr().err
     assert sft("--save_steps", "2", "--resume_from_checkpoint", "false") == 0
 
 

@@ -116,7 +116,7 @@ def test_without_a_complete_one_auto_starts_and_true_is_refused(tmp_path):
     said = []
     assert resumed_from("auto", tmp_path, 1, said.append) is None
     assert said[0].startswith(f"starting: {tmp_path} holds no complete checkpoint; passed over checkpoint-4")
-    with pytest.raises(ValueError, match="no complete checkpoint to resume from; passed over checkpoint-4.*use auto"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint to resume from; passed over checkpoint-4.*use auto"):
         resumed_from("true", tmp_path, 1, said.append)
     said.clear()
     assert resumed_from("auto", tmp_path / "new", 1, said.append) is None and not said

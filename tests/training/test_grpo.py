@@ -151,3 +151,66 @@ def test_training_tells_rewards_which_completions_ended(tmp_path, model, tokeniz
     settings = config(tmp_path, preflight_prompts=0, max_completion_length=1)
     train_grpo(ends(model, tokenizer), prompts(), [remembers, too], settings, processing_class=tokenizer)
     assert set(told) == {(True, True), (False, False)}
+
+
+def bad(value):
+    """A reward that gives this for the third completion, and lengths else."""
+
+    def reward(completion_ids, **columns):
+        values = length_reward(completion_ids)
+        return [*values[:2], value, *values[3:]]
+
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("value", "prompts_before"),
+    [(float("nan"), 2), (float("inf"), 2), ("1.0", 2), ([1.0], 2), (10**400, 2), (float("nan"), 0), (float("inf"), 0)],
+)
+def test_what_is_no_finite_number_is_refused_before_and_in_training(tmp_path, model, tokenizer, value, prompts_before):
+    settings = config(tmp_path, preflight_prompts=prompts_before)
+    message = r"Reward 'reward' gave .* for the completion .*; it must give a finite number, or None"
+    with pytest.raises(ValueError, match=message) as caught:
+        train_grpo(ends(model, tokenizer), prompts(), bad(value), settings, processing_class=tokenizer)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_none_means_does_not_apply_but_some_reward_must(tmp_path, model, tokenizer):
+    async def nowhere(completions, **columns):
+        return [None] * len(completions)
+
+    model = ends(model, tokenizer)
+    settings = config(tmp_path, max_steps=1)
+    trained = train_grpo(model, prompts(), [length_reward, nowhere], settings, processing_class=tokenizer)
+    assert trained.state.global_step == 1
+    for before in (2, 0):
+        settings = config(tmp_path, preflight_prompts=before)
+        with pytest.raises(ValueError, match=r"No reward applies to the completion '.*': all gave None"):
+            train_grpo(model, prompts(), [bad(None), nowhere], settings, processing_class=tokenizer)
+
+
+def test_numbers_of_other_libraries_are_numbers(tmp_path, model, tokenizer):
+    def whole(completion_ids, **columns):
+        return torch.tensor([sum(ids) % 7 for ids in completion_ids])
+
+    def yes(completion_ids, **columns):
+        return [sum(ids) % 2 == 0 for ids in completion_ids]
+
+    settings = config(tmp_path, max_steps=1)
+    trained = train_grpo(ends(model, tokenizer), prompts(), [whole, yes], settings, processing_class=tokenizer)
+    assert trained.state.global_step == 1
+
+
+def test_a_reward_that_raises_is_told_by_its_own_line(tmp_path, model, tokenizer):
+    def reward(completions, **columns):
+        return [columns["answr"] for _ in completions]
+
+    for before in (2, 0):
+        settings = config(tmp_path, preflight_prompts=before)
+        with pytest.raises(ValueError) as caught:
+            train_grpo(ends(model, tokenizer), prompts(), reward, settings, processing_class=tokenizer)
+        message = str(caught.value)
+        assert message.startswith("Reward 'reward' fails: KeyError: 'answr' (test_grpo.py, line ")
+        assert message.endswith('return [columns["answr"] for _ in completions]).') and "\n" not in message
+        assert isinstance(caught.value.__cause__, KeyError)

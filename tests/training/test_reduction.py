@@ -154,3 +154,52 @@ def test_an_objective_that_raises_is_named():
 
     with pytest.raises(ValueError, match="Objective 'broken' fails: KeyError: 'what'"):
         token_losses(resolve(broken), Projection(torch.randn(1, 6, 4), torch.randn(9, 4)), torch.arange(6)[None])
+
+
+def detached(logprob):
+    return -logprob.detach()
+
+
+def whole_numbers(logprob):
+    return (logprob < -1).long()
+
+
+def in_place(logprob, entropy):
+    return -logprob.mul_(2.0) - entropy
+
+
+def a_number(logprob):
+    return -float(logprob.sum())
+
+
+def summed(logprob):
+    return -logprob.sum()
+
+
+def broken(logprob):
+    return logprob["there is no such thing"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (detached, "'detached' returned a loss without a gradient, which trains nothing"),
+        (whole_numbers, "'whole_numbers' returned torch.int64 values; a loss is a floating-point number"),
+        (in_place, "'in_place' changes logprob in place"),
+        (a_number, "'a_number' returned a float for"),
+        (summed, "'summed' returned \\[\\] for"),
+        (broken, "'broken' fails: .*\\(test_reduction.py, line [0-9]+: return logprob\\[.there is no such thing.\\]\\)"),
+    ],
+)
+def test_an_objective_that_would_not_train_what_it_says_is_refused_at_once(objective, message):
+    labels = padded(sequences(V))["labels"]
+    with pytest.raises(ValueError, match=message) as caught:
+        token_losses(resolve(objective), head(*labels.shape), labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_needs_no_gradient_where_there_is_none():
+    labels = padded(sequences(V))["labels"]
+    with torch.no_grad():
+        scored = token_losses(resolve("nll"), head(*labels.shape), labels)
+    assert scored.losses.sum() > 0

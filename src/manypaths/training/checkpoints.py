@@ -12,6 +12,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+STATE = "trainer_state.json"
 # What has to be there besides the trainer's state. DeepSpeed keeps all but random state in global_step*, FSDP in folders.
 PARTS = {
     "weights": ("model*.safetensors", "adapter_model*", "*/adapter_model*", "pytorch_model*", "global_step*"),
@@ -76,7 +77,11 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
 def checkpoints(folder: str | Path) -> list[Path]:
     """All that are there, newest first."""
     numbered = [path for path in Path(folder).glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return sorted(numbered, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def flaw(checkpoint: Path, processes: int | None = None) -> str | None:
@@ -85,9 +90,9 @@ def flaw(checkpoint: Path, processes: int | None = None) -> str | None:
     Reads headers and directories of files, not their content.
     """
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "its trainer_state.json, which is written last, is missing or cut off"
+        return f"its {STATE}, which is written last, is missing or cut off"
     lacking = [part for part, patterns in PARTS.items() if not any(any(checkpoint.glob(name)) for name in patterns)]
     if lacking:
         hint = " (save_only_model leaves them out)" if len(lacking) == 3 and "weights" not in lacking else ""

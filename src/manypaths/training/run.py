@@ -27,7 +27,7 @@ from ..models.loading import check_model
 from ..objectives import resolve
 from ..run_folder import NO_ROOM, RunFolder, settings_of
 from .attachment import check_top_k
-from .checkpoints import checkpoints, resumed_from
+from .checkpoints import STATE, checkpoints, resumed_from, step_of
 from .grpo import GRPOConfig, RewardConfig, train_grpo
 from .log_lines import in_lines
 from .sft import SFTConfig, SFTTrainer
@@ -253,7 +253,7 @@ def checkpoint_of(folder: RunFolder, config: Any, processes: int | None, say: Ca
     asked = config.resume_from_checkpoint
     if asked is None and (there := checkpoints(folder.path)):
         raise ValueError(
-            f"{there[0]} is there from an earlier start of this run. Add --resume_from_checkpoint true to go on from it, or "
+            f"{there[0]} is there from an earlier start of this run. Add --resume_from_checkpoint auto to go on from it, or "
             "false to start over and replace it."
         )
     if asked == "auto" and config.save_only_model:
@@ -262,7 +262,11 @@ def checkpoint_of(folder: RunFolder, config: Any, processes: int | None, say: Ca
 
 
 class RecordRun(TrainerCallback):
-    """Claims the output folder when the first step is done: a run that fails at once claims nothing."""
+    """Claims the output folder when the first step is done: a run that fails at once claims nothing.
+
+    Checkpoints of steps still to come are left from an earlier start; from now on none of them can be resumed from, nor can
+    one that is half replaced.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -270,6 +274,9 @@ class RecordRun(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.is_world_process_zero and not self.folder.recorded:
             self.folder.record()
+            for checkpoint in checkpoints(self.folder.path):
+                if step_of(checkpoint) >= state.global_step:
+                    (checkpoint / STATE).unlink(missing_ok=True)
 
 
 class Stopped(InterruptedError):
