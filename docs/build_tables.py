@@ -1,4 +1,4 @@
-"""Writes the generated tables of README.md and docs/ from the code: python docs/build_tables.py [--check]."""
+"""Writes the generated tables of docs/ from the code: python docs/build_tables.py [--check]."""
 
 import re
 import sys
@@ -27,17 +27,6 @@ def paper_link(paper: str) -> str:
 def short_paper(paper: str) -> str:
     found = re.search(r"arXiv:\d{4}\.\d{5}", paper)
     return paper_link(found[0]) if found else "-"
-
-
-def objectives_short() -> str:
-    lines = ["| objective | paper | loss per token | statistics | hyper-parameters |", "|---|---|---|---|---|"]
-    for row in describe():
-        statistics = ", ".join(code(name) for name in row["statistics"])
-        lines.append(
-            f"| {code(row['name'])} | {short_paper(row['paper'])} | {code(row['formula'])} "
-            f"| {statistics} | {hyperparameters(row)} |"
-        )
-    return "\n".join(lines)
 
 
 def objectives_long() -> str:
@@ -85,7 +74,6 @@ def benchmarks_table() -> str:
 
 
 TABLES = {
-    "README.md": {"objectives": objectives_short},
     "docs/objectives.md": {"objectives": objectives_long, "statistics": statistics_table},
     "docs/evaluation.md": {"benchmarks": benchmarks_table},
 }
