@@ -67,8 +67,9 @@ def finish(trainer: Any) -> None:
 
     folder = trainer.args.output_dir if trainer.is_world_process_zero() else None
     end(trainer)
-    if folder is not None:
-        print(f"report: {training_report(folder)}")
+    page = None if folder is None else training_report(folder)
+    if page is not None:
+        print(f"report: {page}")
 
 
 def evaluate(argv: list[str]) -> None:

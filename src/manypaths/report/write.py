@@ -62,13 +62,16 @@ def write_report(results: Results, folder: str | Path) -> Path:
     return folder / "report.html"
 
 
-def training_report(folder: str | Path) -> Path:
+def training_report(folder: str | Path) -> Path | None:
     """report.html and report.md of a training run beside its model: what was logged, the threshold, the settings.
 
-    `folder` is the output folder of `manypaths sft` or `grpo`, at its end.
+    `folder` is the output folder of `manypaths sft` or `grpo`, at its end. None where fewer steps were trained than make a
+    line in the log.
     """
     folder = Path(folder)
     run, logged = read_run(folder), curves(folder)
+    if not logged.get("step"):
+        return None
     stage = {"sft": "sft", "grpo": "rl"}[run["subcommand"]]
     settings = run["settings"]
     names = {"method": folder.absolute().name, "stage": stage, "seed": settings.get("seed")}
