@@ -206,9 +206,9 @@ class HeadHook:
             if given:
                 return output
             output = own_forward(*args, **kwargs)
-            warnings.warn(
-                f"With labels {type(base).__name__} leaves its head out: its own loss is not checked.", stacklevel=2
-            )
+            if given:
+                name = type(base).__name__
+                warnings.warn(f"With labels {name} leaves its head out: its own loss is not checked.", stacklevel=2)
             return output
 
         def answer(projection: Projection) -> Tensor:
