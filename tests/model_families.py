@@ -161,7 +161,7 @@ def tiny(defaults: dict[str, Any]) -> dict[str, Any]:
 def tiny_config(family: str) -> PretrainedConfig:
     config = CONFIG_MAPPING[family.split()[0]]
     settings = {"output_router_logits": True, "use_cache": False, **tiny(config().to_dict())}
-    for name, value in OVERRIDES.get(family, {}).items():
+    for name, value in copy.deepcopy(OVERRIDES.get(family, {})).items():  # configurations change what they are given
         settings[name] = {**settings.get(name, {}), **value} if isinstance(value, dict) else value
     return config(**settings)
 
@@ -415,7 +415,8 @@ def status(differences: dict[str, Difference]) -> str:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split())[:400]
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
 
 def features(model: nn.Module, output: Any) -> list[str]:
