@@ -39,7 +39,8 @@ def read_source(
     """
     path = Path(path_or_hub_id)
     files = [Path(file) for file in ([data_files] if isinstance(data_files, str) else data_files or [])]
-    if str(path) in ("json", "parquet") and files and all(file.is_file() for file in files):
+    ours = bool(files) and all(file.is_file() and file.suffix in EXTENSIONS for file in files)
+    if str(path) in ("json", "parquet") and ours:
         dataset = read_files(files, split, streaming)
     elif data_dir is not None or data_files is not None:
         how = {"data_dir": data_dir, "data_files": data_files}
@@ -90,13 +91,14 @@ def read_json(paths: Sequence[Path], streaming: bool) -> "Dataset | IterableData
     """
     from datasets import Dataset, IterableDataset
 
-    try:
-        with quiet():
-            dataset = None if streaming else load("json", paths)
-            if dataset is not None and all(map(is_as_written, dataset.data.columns)):
-                return dataset
-    except Exception:  # of pyarrow, pandas and datasets; the rows tell what it is
-        pass
+    if not streaming:
+        try:
+            with quiet():
+                dataset = load("json", paths)
+                if all(map(is_as_written, dataset.data.columns)):
+                    return dataset
+        except Exception:  # of pyarrow, pandas and datasets; the rows tell what it is
+            pass
     rows = (row for path in paths for row in json_rows(path))
     features = features_of(islice(rows, STREAM_START) if streaming else rows)
     if not features:

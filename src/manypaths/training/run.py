@@ -90,10 +90,10 @@ def check_tokenizer_and_head(train: Rows, config: SFTConfig, model: ModelConfig)
             "without the column."
         )
     if any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
-        check_chat_template(processor, config, where)
+        check_chat_template(processor, config)
 
 
-def check_chat_template(processor: Any, config: SFTConfig, where: dict[str, Any]) -> None:
+def check_chat_template(processor: Any, config: SFTConfig) -> None:
     """That conversations can be rendered and, where asked, the assistant's part be told from the rest."""
     path = config.chat_template_path
     if path is not None and Path(path).is_file():
@@ -124,8 +124,8 @@ def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[st
             f"every message carries loss, and {share_of_others(train):.0%} of their text is not the assistant's. For the "
             "assistant's alone add --assistant_only_loss true, for the last answer --dataset_format last_answer."
         )
-    if first.get("tools") and any(is_conversation(first.get(name)) for name in ("messages", "prompt")):
-        talk = first.get("messages") or first["prompt"]
+    talk = first.get("messages") or first.get("prompt")
+    if first.get("tools") and is_conversation(talk) and not isinstance(processor, ProcessorMixin):
         tools = json.loads(first["tools"]) if isinstance(first["tools"], str) else first["tools"]
         with_tools, without = (
             processor.apply_chat_template(talk, tools=given, tokenize=False) for given in (tools, None)
