@@ -5,21 +5,9 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from manypaths.training.checkpoints import flaw, newest_checkpoint, resumed_from
-
-
-def write(folder, step, ranks=1):
-    """A checkpoint as the trainer leaves it."""
-    place = folder / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    save_file({"weight": torch.zeros(64)}, place / "model.safetensors")
-    states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    for name in ("optimizer.pt", "scheduler.pt", *states):
-        torch.save({"state": torch.zeros(64)}, place / name)
-    (place / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-    return place
+from runs import checkpoint as write
 
 
 def cut(file):
