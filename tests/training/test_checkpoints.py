@@ -104,10 +104,17 @@ def test_without_a_complete_one_auto_starts_and_true_is_refused(tmp_path):
     said = []
     assert resumed_from("auto", tmp_path, 1, said.append) is None
     assert said[0].startswith(f"starting: {tmp_path} holds no complete checkpoint; passed over checkpoint-4")
-    with pytest.raises(ValueError, match=r"no complete checkpoint to resume from; passed over checkpoint-4.*use auto"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint to resume from; passed over checkpoint-4.*start over"):
         resumed_from("true", tmp_path, 1, said.append)
     said.clear()
     assert resumed_from("auto", tmp_path / "new", 1, said.append) is None and not said
+
+
+def test_auto_never_starts_over_what_another_number_of_processes_could_go_on_with(tmp_path):
+    write(tmp_path, 4, ranks=2)
+    for word in ("auto", "true"):
+        with pytest.raises(ValueError, match=r"checkpoint-4: it lacks rng_state\.pth and may come from another number"):
+            resumed_from(word, tmp_path, 1, pytest.fail)
 
 
 def test_a_named_one_is_taken_or_refused_and_never_replaced(tmp_path):
