@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from manypaths.run_folder import RunFolder
 from manypaths.training.checkpoints import flaw, newest_checkpoint, resumed_from
+from manypaths.training.run import held
 from runs import checkpoint as write
+from runs import lively_llama, trainer
 
 
 def cut(file):
@@ -126,3 +130,34 @@ def test_a_named_one_is_taken_or_refused_and_never_replaced(tmp_path):
     with pytest.raises(FileNotFoundError):
         resumed_from(str(tmp_path / "none"), tmp_path, 1, pytest.fail)
     assert resumed_from(None, tmp_path, 1, pytest.fail) is None is resumed_from("false", tmp_path, 1, pytest.fail)
+
+
+def test_the_checkpoint_is_chosen_while_the_folder_is_held(tmp_path, capsys):
+    folder = RunFolder(tmp_path, "sft", {})
+    config = SimpleNamespace(resume_from_checkpoint="auto", save_only_model=False, world_size=1)
+    with held(folder, config) as checkpoint:
+        assert checkpoint is None
+    saved = write(tmp_path, 2)  # by another run, between the checks and now
+    with held(folder, config) as checkpoint:
+        assert checkpoint == str(saved)
+    assert f"resuming from {saved}" in capsys.readouterr().out
+    config.resume_from_checkpoint = None
+    with pytest.raises(ValueError, match="is there from an earlier start"), held(folder, config):
+        pass
+
+
+def test_the_trainer_passes_over_what_is_cut_and_refuses_what_lacks_its_states(tmp_path, chats, tokenizer, capsys):
+    def run(resume=None):
+        made = trainer(lively_llama(len(tokenizer)), chats, tokenizer, tmp_path, save_strategy="steps", save_steps=1)
+        made.train(resume_from_checkpoint=resume)
+        return made.model.state_dict()
+
+    expected = run()
+    (tmp_path / "checkpoint-2" / "trainer_state.json").unlink()
+    capsys.readouterr()
+    resumed = run(True)
+    assert f"resuming from {tmp_path / 'checkpoint-1'}; passed over checkpoint-2" in capsys.readouterr().out
+    assert all(torch.equal(resumed[name], values) for name, values in expected.items())
+    (tmp_path / "checkpoint-1" / "optimizer.pt").unlink()
+    with pytest.raises(ValueError, match="checkpoint-1 cannot be resumed from: it lacks optimizer state"):
+        run(str(tmp_path / "checkpoint-1"))
