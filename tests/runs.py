@@ -1,7 +1,11 @@
-"""Short training runs of tiny models through the trainer."""
+"""Short training runs of tiny models through the trainer, and what they leave."""
+
+import json
+from pathlib import Path
 
 import torch
 from datasets import Dataset
+from safetensors.torch import save_file
 
 import manypaths
 from batches import padded
@@ -49,3 +53,15 @@ def label_rows(model, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, tor
         logits = model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits[:, :-1]
     valid = batch["labels"][:, 1:] != -100
     return logits[valid], batch["labels"][:, 1:][valid]
+
+
+def checkpoint(folder: Path, step: int, ranks: int = 1) -> Path:
+    """A checkpoint as the trainer leaves it."""
+    place = folder / f"checkpoint-{step}"
+    place.mkdir(parents=True)
+    save_file({"weight": torch.zeros(64)}, place / "model.safetensors")
+    states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+    for name in ("optimizer.pt", "scheduler.pt", *states):
+        torch.save({"state": torch.zeros(64)}, place / name)
+    (place / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    return place

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ def import_function(path: str, role: str) -> Callable[..., Any]:
 def told(error: Exception) -> str:
     """What a user's function raised, and its own last line of the traceback: not ours, and not a library's."""
     frames = traceback.extract_tb(error.__traceback__)
-    libraries = (str(Path(__file__).parent), sys.prefix, sys.base_prefix)
+    libraries = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
     own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
     return f"{type(error).__name__}: {error} ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
 

@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
+import runs
 from manypaths.experiment.executors import Compute, open_executor
 from manypaths.experiment.stages import Chosen, ModelOf, NotPossible, Stage, chain_costs, run_stages
 from manypaths.experiment.worker import make_ready, printing_to, run_in_own_process
@@ -198,12 +197,7 @@ def test_the_mistake_that_a_process_of_its_own_tells_is_the_reason(tmp_path):
 
 
 def test_training_goes_on_from_a_complete_checkpoint_only(tmp_path):
-    checkpoint = tmp_path / "output" / "checkpoint-5"
-    checkpoint.mkdir(parents=True)
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        torch.save({}, checkpoint / name)
-    save_file({"weight": torch.zeros(1)}, checkpoint / "model.safetensors")
-    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 5}))
+    checkpoint = runs.checkpoint(tmp_path / "output", 5)
     assert make_ready(tmp_path / "output", "sft", {}) is True and checkpoint.exists()
     assert make_ready(tmp_path / "output", "eval", {}) is False and checkpoint.exists()
     (checkpoint / "trainer_state.json").write_text('{"global')

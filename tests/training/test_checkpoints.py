@@ -2,24 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
+from manypaths.run_folder import RunFolder
 from manypaths.training.checkpoints import flaw, newest_checkpoint, resumed_from
-
-
-def write(folder, step, ranks=1):
-    """A checkpoint as the trainer leaves it."""
-    place = folder / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    save_file({"weight": torch.zeros(64)}, place / "model.safetensors")
-    states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
-    for name in ("optimizer.pt", "scheduler.pt", *states):
-        torch.save({"state": torch.zeros(64)}, place / name)
-    (place / "trainer_state.json").write_text(json.dumps({"global_step": step}))
-    return place
+from manypaths.training.run import held
+from runs import checkpoint as write
+from runs import lively_llama, trainer
 
 
 def cut(file):
@@ -116,10 +108,17 @@ def test_without_a_complete_one_auto_starts_and_true_is_refused(tmp_path):
     said = []
     assert resumed_from("auto", tmp_path, 1, said.append) is None
     assert said[0].startswith(f"starting: {tmp_path} holds no complete checkpoint; passed over checkpoint-4")
-    with pytest.raises(ValueError, match=r"no complete checkpoint to resume from; passed over checkpoint-4.*use auto"):
+    with pytest.raises(ValueError, match=r"no complete checkpoint to resume from; passed over checkpoint-4.*start over"):
         resumed_from("true", tmp_path, 1, said.append)
     said.clear()
     assert resumed_from("auto", tmp_path / "new", 1, said.append) is None and not said
+
+
+def test_auto_never_starts_over_what_another_number_of_processes_could_go_on_with(tmp_path):
+    write(tmp_path, 4, ranks=2)
+    for word in ("auto", "true"):
+        with pytest.raises(ValueError, match=r"checkpoint-4: it lacks rng_state\.pth and may come from another number"):
+            resumed_from(word, tmp_path, 1, pytest.fail)
 
 
 def test_a_named_one_is_taken_or_refused_and_never_replaced(tmp_path):
@@ -131,3 +130,34 @@ def test_a_named_one_is_taken_or_refused_and_never_replaced(tmp_path):
     with pytest.raises(FileNotFoundError):
         resumed_from(str(tmp_path / "none"), tmp_path, 1, pytest.fail)
     assert resumed_from(None, tmp_path, 1, pytest.fail) is None is resumed_from("false", tmp_path, 1, pytest.fail)
+
+
+def test_the_checkpoint_is_chosen_while_the_folder_is_held(tmp_path, capsys):
+    folder = RunFolder(tmp_path, "sft", {})
+    config = SimpleNamespace(resume_from_checkpoint="auto", save_only_model=False, world_size=1)
+    with held(folder, config) as checkpoint:
+        assert checkpoint is None
+    saved = write(tmp_path, 2)  # by another run, between the checks and now
+    with held(folder, config) as checkpoint:
+        assert checkpoint == str(saved)
+    assert f"resuming from {saved}" in capsys.readouterr().out
+    config.resume_from_checkpoint = None
+    with pytest.raises(ValueError, match="is there from an earlier start"), held(folder, config):
+        pass
+
+
+def test_the_trainer_passes_over_what_is_cut_and_refuses_what_lacks_its_states(tmp_path, chats, tokenizer, capsys):
+    def run(resume=None):
+        made = trainer(lively_llama(len(tokenizer)), chats, tokenizer, tmp_path, save_strategy="steps", save_steps=1)
+        made.train(resume_from_checkpoint=resume)
+        return made.model.state_dict()
+
+    expected = run()
+    (tmp_path / "checkpoint-2" / "trainer_state.json").unlink()
+    capsys.readouterr()
+    resumed = run(True)
+    assert f"resuming from {tmp_path / 'checkpoint-1'}; passed over checkpoint-2" in capsys.readouterr().out
+    assert all(torch.equal(resumed[name], values) for name, values in expected.items())
+    (tmp_path / "checkpoint-1" / "optimizer.pt").unlink()
+    with pytest.raises(ValueError, match="checkpoint-1 cannot be resumed from: it lacks optimizer state"):
+        run(str(tmp_path / "checkpoint-1"))

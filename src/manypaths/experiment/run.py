@@ -122,9 +122,9 @@ def run_experiment(grid: Grid, dry_run: bool = False) -> Results | None:
             missing = run_stages(stages, executor, costs, expendable, told)
         results = collect(grid, rows, missing, left_out)
         write_results(results, root)
-    from ..report import print_report, write_report
+        from ..report import print_report, write_report
 
-    page = write_report(results, root)
+        page = write_report(results, root)
     print_report(results, console)
     console.print(f"report: {page}", markup=False)
     lines = [f"{lost.cause.name} failed: {lost.reason} (log: {lost.log})" for lost in missing.values() if lost.log]

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 STATE = "trainer_state.json"
+UNFINISHED = f"its {STATE}, which is written last, is missing or cut off"
 # What has to be there besides the trainer's state. DeepSpeed keeps all but random state in global_step*, FSDP in folders.
 PARTS = {
     "weights": ("model*.safetensors", "adapter_model*", "*/adapter_model*", "pytorch_model*", "global_step*"),
@@ -29,13 +30,13 @@ def resumed_from(
     """The checkpoint to go on from, None to start.
 
     Args:
-        asked: None or false: start. true: the newest complete checkpoint in `folder`. auto: that, or start where there is
-            none. Else the folder of a checkpoint.
+        asked: None or false: start. true: the newest complete checkpoint in `folder`. auto: that, or start where no save was
+            ever finished. Else the folder of a checkpoint.
         processes: of this run, which all need their own random state; None where it is not known yet.
         say: is told what is chosen and what is passed over.
 
-    Raises ValueError for a checkpoint that is not complete, or where `true` finds none, FileNotFoundError for a folder that
-    is not there.
+    Raises ValueError for a checkpoint that is not complete, or where `true` and `auto` find only such, FileNotFoundError for
+    a folder that is not there.
     """
     word = str(asked).lower()
     if asked is None or word == "false":
@@ -55,10 +56,10 @@ def resumed_from(
             say(f"resuming from {checkpoint}{passed_over(flaws)}")
             return str(checkpoint)
         flaws[checkpoint.name] = what
-    if word == "true":
+    if word == "true" or any(what != UNFINISHED for what in flaws.values()):
         raise ValueError(
-            f"{folder} holds no complete checkpoint to resume from{passed_over(flaws)}. Leave out --resume_from_checkpoint, "
-            "or use auto to start where there is none."
+            f"{folder} holds no complete checkpoint to resume from{passed_over(flaws)}. To start over, set "
+            "--resume_from_checkpoint to false."
         )
     if flaws:
         say(f"starting: {folder} holds no complete checkpoint{passed_over(flaws)}")
@@ -92,7 +93,7 @@ def flaw(checkpoint: Path, processes: int | None = None) -> str | None:
     try:
         json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"its {STATE}, which is written last, is missing or cut off"
+        return UNFINISHED
     lacking = [part for part, patterns in PARTS.items() if not any(any(checkpoint.glob(name)) for name in patterns)]
     if lacking:
         hint = " (save_only_model leaves them out)" if len(lacking) == 3 and "weights" not in lacking else ""
