@@ -161,3 +161,15 @@ def test_prompts_with_a_loss_of_their_own_are_refused(model):
 def test_bf16_is_trls_where_trl_trains_at_all(tmp_path):
     assert manypaths.SFTConfig(str(tmp_path), use_cpu=True).bf16 is trl.SFTConfig(str(tmp_path), use_cpu=True).bf16
     assert manypaths.SFTConfig(str(tmp_path)).bf16 is is_torch_bf16_gpu_available()  # where it is not, TRL stops
+
+
+@pytest.mark.slow
+def test_fp16_weights_under_bf16_autocast_train_as_in_trl(chats, tokenizer, tmp_path):
+    def run(trainer_class, config_class):
+        config = config_class(str(tmp_path), **CPU | dict(bf16=True, learning_rate=1e-4))
+        model = lively_llama(len(tokenizer)).half()
+        return losses(trainer_class(model, config, train_dataset=chats, processing_class=tokenizer))
+
+    stock, ours = run(trl.SFTTrainer, trl.SFTConfig), run(manypaths.SFTTrainer, manypaths.SFTConfig)
+    for expected, got in zip(stock, ours, strict=True):
+        assert got == pytest.approx(expected, rel=2e-2)

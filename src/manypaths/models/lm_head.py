@@ -253,7 +253,10 @@ class HeadHook:
             if self.columns is not None:
                 weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
             if torch.is_autocast_enabled(hidden_states.device.type):
-                hidden_states = hidden_states.to(torch.get_autocast_dtype(hidden_states.device.type))
+                dtype = torch.get_autocast_dtype(hidden_states.device.type)
+                hidden_states = hidden_states.to(dtype)
+                if weight.dtype != torch.float32:  # an fp32 weight stays, so that its gradient is not rounded
+                    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
             hidden_states = hidden_states.to(weight.device)
             return answer(Projection(hidden_states, weight, bias, *(self.transform or Transform())))
 
