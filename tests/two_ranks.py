@@ -11,6 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from manypaths.training.run import end
 from runs import lively_llama, steps, trainer
 
 
@@ -38,6 +39,7 @@ def main(folder: Path, rows_per_rank: int) -> None:
         results[case] = {"steps": steps(run), "weights": weights, "threshold": threshold}
     if int(os.environ.get("RANK", 0)) == 0:
         (folder / f"{os.environ.get('WORLD_SIZE', 1)}.json").write_text(json.dumps(results))
+    end(run)
 
 
 if __name__ == "__main__":
