@@ -36,7 +36,7 @@ def attached(model: nn.Module, batches: list[Batch], objective: str = "nll") -> 
     try:
         total = torch.zeros(())
         for batch in batches:
-            loss = model(**batch, num_items_in_batch=items, use_cache=False).loss  # a cache hides packing from the mask
+            loss = model(**batch, num_items_in_batch=items).loss
             if loss.requires_grad:
                 loss.backward()
             total += loss.detach()

@@ -25,8 +25,8 @@ def attach(
     """Make `model(input_ids=..., labels=...).loss` the mean of the objective over the labelled tokens.
 
     Calls without `labels`, such as generation, are untouched. `num_items_in_batch` replaces the divisor. The
-    output's `logits` are None: they are never built. Mixture-of-experts auxiliary losses are added as the model
-    itself would. Undo with `detach(model)`. In a `transformers.Trainer`, leave label_smoothing_factor and
+    output's `logits` are None: they are never built. A mixture of experts' router loss is added as the model itself
+    would, with `num_items_in_batch` by this batch's share of the items. Undo with `detach(model)`. In a `transformers.Trainer`, leave label_smoothing_factor and
     compute_loss_func alone: with either the Trainer asks for logits and computes another loss.
 
     Args:
@@ -89,6 +89,7 @@ class Attachment:
             raise refusal("tuple outputs")
         if args:
             kwargs[next(iter(inspect.signature(base_of(model).forward).parameters))] = args[0]
+        kwargs.setdefault("use_cache", False)  # beside a cache, transformers lets packed documents see each other
         target = None
         with replaced_forward(model, self.original):  # its own while we compute: it is called, and replaced, in there
             if self.reference is not None:
@@ -98,7 +99,8 @@ class Attachment:
             )
         loss = reduce(scored.losses, scored.valid, num_items_in_batch) + 0.0 * output.logits.sum()
         if getattr(output, "aux_loss", None) is not None:
-            loss = loss + router_loss_weight(model) * output.aux_loss
+            part = reduce(scored.valid, scored.valid, num_items_in_batch)  # of the step, so that it counts once in all
+            loss = loss + router_loss_weight(model) * part * output.aux_loss
         output["loss"] = loss
         output["logits"] = None
         return output
