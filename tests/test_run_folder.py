@@ -197,6 +197,7 @@ print(got)
 """
 
 
+@pytest.mark.slow
 def test_a_folder_that_comes_and_goes_is_never_held_twice(tmp_path):
     command = [sys.executable, "-c", HAMMER, str(tmp_path / "deep" / "run"), str(tmp_path / "marker")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

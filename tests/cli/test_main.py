@@ -89,6 +89,7 @@ def test_recipe_own_objective_and_evaluation_data(start, capsys):
     assert not list((start / "out").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_lora(start):
     assert sft("--use_peft", "--lora_target_modules", "q_proj", "v_proj", "--objective", "gem") == 0
     assert (start / "out" / "adapter_model.safetensors").is_file()
@@ -287,6 +288,7 @@ def test_help_loads_no_trainer():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_never_replaced_without_being_told(start, capsys):
     assert sft("--save_steps", "2") == 0
     capsys.readouterr()
@@ -295,6 +297,7 @@ def test_a_checkpoint_is_never_replaced_without_being_told(start, capsys):
     assert sft("--save_steps", "2", "--resume_from_checkpoint", "false") == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_at_its_first_step_claims_no_folder(start, capsys):
     (start / "bad.py").write_text("def loss(logprob):\n    return logprob * float('nan')\n")
     assert sft("--objective", "bad:loss") == 2

@@ -220,6 +220,7 @@ def test_the_result_says_how_it_was_made_and_fits_the_tables(result, models):
     assert len(items) == 3 * 30 and items["value"].notna().all()
 
 
+@pytest.mark.slow
 def test_a_group_is_pooled_over_its_subtasks(models, task_dir, own):
     result = forgetting(*models, tasks="exam", task_dir=task_dir, shots=1, batch_size=4)
     assert (facts_of(result, "exam")["metric"], facts_of(result, "exam")["shots"]) == ("acc", 1)
@@ -282,6 +283,7 @@ def test_a_killed_run_goes_on_and_gives_the_same(models, task_dir, tmp_path, mon
     assert ran == ["quiz", "quiz"]
 
 
+@pytest.mark.slow
 def test_the_tuned_models_chat_template_serves_both(models, task_dir, tokenizer, monkeypatch):
     from transformers import AutoModelForCausalLM
 
@@ -310,6 +312,7 @@ def test_the_seed_draws_the_shots(models, task_dir):
     assert prompts[0] == prompts[2] != prompts[1]
 
 
+@pytest.mark.slow
 def test_prompts_beyond_the_context_are_counted(models, task_dir, tokenizer):
     from transformers import AutoModelForCausalLM
 
@@ -337,6 +340,7 @@ def test_other_items_or_prompts_are_refused(models, task_dir, monkeypatch):
             forgetting(*models, tasks="quiz", task_dir=task_dir, limit=3)
 
 
+@pytest.mark.slow
 def test_a_score_that_is_no_mean_is_not_paired(models, task_dir, tmp_path):
     write_task(tmp_path, "median", {**CHOICE, "metric_list": [
         {"metric": "acc", "aggregation": "median", "higher_is_better": True}]}, questions(7, seed=5))  # fmt: skip
@@ -416,6 +420,7 @@ def test_the_suite_is_lm_evals_six_tasks():
         assert chosen in [one["name"] for one in config.get("filter_list", [{"name": "none"}])]
 
 
+@pytest.mark.slow
 def test_the_suite_runs_on_local_data(models, tmp_path, monkeypatch):
     """All six under their own names, the suite's shots and metrics; the built-in tasks are not even listed."""
     from lm_eval.tasks import TaskManager

@@ -111,6 +111,7 @@ def test_every_score_says_how_it_was_made(place):
     assert len(rows_of(results.items, task="aime24", metric="num_correct")) == 3
 
 
+@pytest.mark.slow
 def test_more_samples_benchmarks_and_problems_join_those_that_are_there(place):
     into("out", *GSM8K, "--num_samples", "2", "--num_prompts", "2")
     before = read_rows(place / "out" / "samples.jsonl")
@@ -177,6 +178,7 @@ def test_open_ended_prompts_are_judged_for_diversity_only(place):
     assert not (place / "out" / "grades.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_best_of_n_with_a_function_and_embeddings_with_another(place):
     (place / "judge_mine.py").write_text(
         "def length(prompts, texts):\n    return [float(len(text)) for text in texts]\n\n"
@@ -516,6 +518,7 @@ def test_options_that_rescoring_does_not_read(texts):
     refused(texts, "nowhere holds no finished evaluation", "--rescore", "nowhere")
 
 
+@pytest.mark.slow
 def test_completions_that_changed_are_refused(texts):
     completed("--output_dir", "out")
     rows = [{**row, "stop": "length"} for row in read_rows(texts / "texts.jsonl")]

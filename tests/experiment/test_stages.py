@@ -162,6 +162,7 @@ def run_slow(root, started):
     run([stage(root, "first", value=1), stage(root, "slow", "slow", started=str(started))], Compute(workers=1))
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_worker_behind_and_goes_on(tmp_path):
     started, root = tmp_path / "started", tmp_path / "stages"
     parent = multiprocessing.get_context("spawn").Process(target=run_slow, args=(root, started))
@@ -189,6 +190,7 @@ def test_an_interrupted_stage_starts_over_in_a_clean_folder(tmp_path):
     assert value(first) == 1 and not (first.output / "half.txt").exists()
 
 
+@pytest.mark.slow
 def test_the_mistake_that_a_process_of_its_own_tells_is_the_reason(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("manypaths average: an older mistake\n")

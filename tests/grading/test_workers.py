@@ -29,6 +29,7 @@ def test_a_time_out_is_no_cached_verdict():
     assert not any("9^{8}" in answer for _, answer in grading.cache)
 
 
+@pytest.mark.slow
 def test_every_thread_may_grade():
     verdicts = {}
 

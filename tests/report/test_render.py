@@ -107,6 +107,7 @@ def test_terminal_fits_its_width(recall, width):
     assert "42.5" in text and "Which model is most accurate after RL?" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_subcommand_never_overwrites_another_runs_page(tmp_path, capsys):
     config = ReportConfig(
         results=[str(HERE / "evaluation-base"), str(HERE / "evaluation-CE")], output_dir=str(tmp_path / "r")

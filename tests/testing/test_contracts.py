@@ -72,10 +72,9 @@ def test_our_trainers_and_trls(name, contract):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ("gem", "dft"))
-def test_an_objective_keeps_the_trainers_contracts(objective):
+def test_an_objective_keeps_the_trainers_contracts():
     for contract in set(ON_TRAINERS) - SLOW:
-        check(contract, partial(trainers.sft, objective=objective))
+        check(contract, partial(trainers.sft, objective="gem"))
 
 
 def run_kit(folder, *arguments: str) -> subprocess.CompletedProcess:
@@ -89,7 +88,7 @@ def run_kit(folder, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_the_command_line(tmp_path):
     (tmp_path / "mine.py").write_text("def half(logprob):\n    return -0.5 * logprob\n")
-    passed = run_kit(tmp_path, "--objective", "mine:half")
+    passed = run_kit(tmp_path, "--objective", "mine:half", "-k", "one_loss_per_token or micro_batches")
     assert passed.returncode == 0, passed.stdout + passed.stderr
     (tmp_path / "mine.py").write_text("def half(logprob):\n    return -0.5 * logprob.mean()\n")
     failed = run_kit(tmp_path, "--objective", "mine:half", "-k", "one_loss_per_token")

@@ -24,10 +24,10 @@ def attach(
 ) -> nn.Module:
     """Make `model(input_ids=..., labels=...).loss` the mean of the objective over the labelled tokens.
 
-    Calls without `labels`, such as generation, are untouched. `num_items_in_batch` replaces the divisor. The
-    output's `logits` are None: they are never built. A mixture of experts' router loss is added as the model itself
-    would, with `num_items_in_batch` by this batch's share of the items. Undo with `detach(model)`. In a `transformers.Trainer`, leave label_smoothing_factor and
-    compute_loss_func alone: with either the Trainer asks for logits and computes another loss.
+    Calls without `labels`, such as generation, are untouched. `num_items_in_batch` replaces the divisor. The output's
+    `logits` are None: they are never built. A mixture of experts' router loss is added as the model itself would, with
+    `num_items_in_batch` by this batch's share of the items. Undo with `detach(model)`. In a `transformers.Trainer`, leave
+    label_smoothing_factor and compute_loss_func alone: with either the Trainer asks for logits and computes another loss.
 
     Args:
         model: a causal language model with a plain linear head.
