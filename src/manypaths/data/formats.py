@@ -9,6 +9,7 @@ with the place and the cure.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -277,7 +278,7 @@ def led_by(system_prompt: str, row: Row) -> Row:
 def share_of_others(rows: Rows, sample: int = 100) -> float:
     """How much of the text of the first `messages` is not the assistant's, counted in characters."""
     others = total = 0
-    for row in rows.take(sample):
+    for row in islice(rows, sample):
         for message in row["messages"]:
             size = len(str(message.get("content") or ""))
             total += size

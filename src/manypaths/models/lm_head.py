@@ -186,7 +186,8 @@ class HeadHook:
 
         One forward without gradients, before the first; leaves the random state as it was. The head answers with the
         real logits of SAMPLE tokens of the first sequence, PROBE in the last of them. They are a constant, and from
-        there to the end of the model's forward gradients are on: only a learned transform can use them.
+        there to the end of the model's forward gradients are on: only a learned transform can use them. Weights that
+        autocast cast on the way are forgotten: some versions of torch would train none of them.
         """
         base, given = base_of(self.model), []
         own_forward = base.forward
@@ -229,6 +230,7 @@ class HeadHook:
             replaced_forward(self.model, torch.no_grad()(self.model.forward)),  # gradients are off again for wrappers
         ):
             output = self.run(call, answer)
+        torch.clear_autocast_cache()
         seen, columns = output.logits, output.logits.shape[-1]
         if seen.shape[:-1] != given[0].shape[:-1] or columns > given[0].shape[-1]:
             raise refusal("logits of the batch's shape", tokens=SAMPLE, error=f"it made them {list(seen.shape)}.")
@@ -280,4 +282,5 @@ def hidden_states_of(hook: HeadHook, call: Callable[[], Any]) -> Projection:
     """The hidden states and head of a forward without gradients, detached: what a reference has to give."""
     with torch.no_grad():
         projection = hook(call, lambda projection: projection).result
+    torch.clear_autocast_cache()
     return Projection(*(part.detach() if isinstance(part, Tensor) else part for part in projection))
