@@ -280,6 +280,18 @@ def test_all_options_are_shown_when_asked(capsys):
     assert "--adam_beta1" in capsys.readouterr().out
 
 
+def test_a_tracker_that_is_not_installed_is_one_line(start, capsys):
+    assert sft("--report_to", "wandb") == 2
+    refused(capsys, "--report_to wandb: it is not installed", 2, ())
+
+
+def test_an_adapter_whose_base_lies_elsewhere_names_it(start, capsys):
+    (start / "adapter").mkdir()
+    (start / "adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "./gone/base"}))
+    assert main(["eval", "--model", "adapter", "--data", "chats.jsonl"]) == 2
+    assert "adapter is an adapter of ./gone/base, which cannot be found from here" in capsys.readouterr().err
+
+
 def test_help_loads_no_trainer():
     code = (
         "import sys\nfrom manypaths.cli.main import main\nmain(['--help'])\n"

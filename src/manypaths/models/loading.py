@@ -56,11 +56,28 @@ def check_model(name: str, revision: str = "main") -> None:
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             raise FileNotFoundError(f"There is no model in {name}: no config.json in {folder.absolute()}.")
+        check_base(folder)
         return
     try:
         cached_file(name, "config.json", revision=revision)
     except OSError as error:
         raise ValueError(f"{name!r} is not a folder here and not a model of the hub: {one_line(error)}") from error
+
+
+def check_base(folder: Path) -> None:
+    """That the model under an adapter is where the adapter says; a relative path counts from the current folder."""
+    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
+        return
+    base = json.loads(read_text(folder / "adapter_config.json")).get("base_model_name_or_path")
+    if base is None:
+        return
+    try:
+        check_model(base)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(
+            f"{folder} is an adapter of {base}, which cannot be found from here: {error} Run where that path holds, or correct "
+            f"base_model_name_or_path in {folder / 'adapter_config.json'}."
+        ) from error
 
 
 def load_model(path: str, dtype: str = "auto") -> Any:

@@ -15,6 +15,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
 from ..config import json_mapping
@@ -67,6 +68,7 @@ def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTT
 def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `sft` does."""
     check_names(data, model)
+    check_trackers(config)
     folder = run_folder("sft", config, data, model)
     prepared = Prepared(folder, *load_data(data, config, formats=sft_formats(config.dataset_text_field)))
     if config.reference is not None:
@@ -181,6 +183,7 @@ def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, mod
 def prepare_grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
     """All that can be checked without a model in memory; raises as `grpo` does."""
     check_names(data, model)
+    check_trackers(config)
     if not reward.reward_funcs:
         raise ValueError("--reward is missing: math, exact, countdown, chain, or module:function.")
     for name in reward.reward_funcs:
@@ -209,6 +212,15 @@ def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
     if name is None:
         raise ValueError("--model_name_or_path is missing: a model folder or hub id.")
     check_model(name, model.model_revision)
+
+
+def check_trackers(config: Any) -> None:
+    """That what --report_to names is installed; the trainer would say so only when it is built."""
+    missing = sorted({*config.report_to} - {*get_available_reporting_integrations()})
+    if missing:
+        raise ValueError(
+            f"--report_to {missing[0]}: it is not installed, or not known. Install it, or use --report_to none."
+        )
 
 
 def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
