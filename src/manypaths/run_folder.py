@@ -311,6 +311,7 @@ def by_content(value: Any, is_path: bool) -> Any:
 
 
 BLOCKS, BLOCK_BYTES = 64, 1 << 16  # read of a file: a training run or a merged adapter changes some of them
+ADAPTER = "adapter_config.json"
 MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".jinja", ".txt")
 NO_MODEL_FILES = ("results.json", "trainer_state.json", "calibration.json", RUN_FILE)
 
@@ -326,9 +327,8 @@ def content_fingerprint(path: str | Path) -> str:
         return f"{place.name} {file_digest(place)[:16]}"
     if not place.is_dir():
         return str(path)
-    adapter = place / "adapter_config.json"
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
-    is_model = adapter.is_file() or (place / "config.json").is_file()
+    base = base_of_adapter(place)
+    is_model = (place / ADAPTER).is_file() or (place / "config.json").is_file()
     files = [
         file
         for file in sorted(place.iterdir() if is_model else place.rglob("*"))
@@ -340,6 +340,12 @@ def content_fingerprint(path: str | Path) -> str:
     parts = [] if base is None else [content_fingerprint(base)]
     parts += [[str(file.relative_to(place)), file_digest(file)] for file in files]
     return fingerprint(parts)[:16]
+
+
+def base_of_adapter(folder: Path) -> str | None:
+    """The model that the adapter in a folder is made for; None where there is no adapter, or it does not say."""
+    adapter = folder / ADAPTER
+    return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path") if adapter.is_file() else None
 
 
 def file_digest(path: Path) -> str:

@@ -16,10 +16,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..config import helped
-from ..run_folder import RunFolder, content_fingerprint
+from ..run_folder import ADAPTER, RunFolder, base_of_adapter, content_fingerprint
 from .loading import check_model
 
-ADAPTER = "adapter_config.json"
 COPIED = (".json", ".jinja", ".model", ".txt")
 NOT_COPIED = ("manypaths_run.json", "trainer_state.json", "results.json", "calibration.json")
 SCALED, KEPT = ("lora_B", "lora_embedding_B"), ("lora_A", "lora_embedding_A")  # factors of an adapter's product
@@ -109,7 +108,7 @@ def averaged_with(base: Path, tuned: Path, files: list[Path], weight: float) -> 
 
 def scaled_adapter(adapter: Path, base: str | Path, weight: float) -> Combine:
     """What the average makes of a tensor of an adapter on `base`."""
-    under = json.loads((adapter / ADAPTER).read_text()).get("base_model_name_or_path")
+    under = base_of_adapter(adapter)
     if under is not None and str(under) != str(base) and Path(under).absolute() != Path(base).absolute():
         raise ValueError(f"{adapter} is an adapter on {under}, not on {base}: it can be averaged with the former only.")
 

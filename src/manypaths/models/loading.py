@@ -1,13 +1,13 @@
 """Models, tokenizers and configurations by folder or hub id, and where they run."""
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..data.sources import one_line, read_text
+from ..run_folder import base_of_adapter
 
 
 def default_device() -> Any:
@@ -66,10 +66,8 @@ def check_model(name: str, revision: str = "main") -> None:
 
 def check_base(folder: Path) -> None:
     """That the model under an adapter is where the adapter says; a relative path counts from the current folder."""
-    if not (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
-        return
-    base = json.loads(read_text(folder / "adapter_config.json")).get("base_model_name_or_path")
-    if base is None:
+    base = base_of_adapter(folder)
+    if base is None or (folder / "config.json").is_file():
         return
     try:
         check_model(base)
@@ -91,10 +89,8 @@ def load_config(path: str) -> Any:
     """The model's configuration; for a folder with an adapter, that of the model under it."""
     from transformers import AutoConfig
 
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.is_file() and not (Path(path) / "config.json").is_file():
-        path = json.loads(read_text(adapter))["base_model_name_or_path"]
-    return AutoConfig.from_pretrained(path)
+    alone = not (Path(path) / "config.json").is_file()
+    return AutoConfig.from_pretrained((base_of_adapter(Path(path)) if alone else None) or path)
 
 
 def load_tokenizer(path: str, chat_template_path: str | None = None) -> Any:

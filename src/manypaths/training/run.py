@@ -1,19 +1,14 @@
 """SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
 
-import errno
 import json
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from accelerate.utils import broadcast_object_list
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
@@ -26,10 +21,11 @@ from ..generation.prompts import is_conversation
 from ..grading.graders import resolve_grader
 from ..models.loading import check_model
 from ..objectives import resolve
-from ..run_folder import NO_ROOM, RunFolder, settings_of
+from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
 from .checkpoints import STATE, checkpoints, resumed_from, step_of
 from .grpo import GRPOConfig, RewardConfig, train_grpo
+from .interruptions import stopped_by_sigterm, told_when_full
 from .log_lines import in_lines
 from .sft import SFTConfig, SFTTrainer
 
@@ -231,21 +227,6 @@ def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
     return folder
 
 
-FULL = re.compile(r"PytorchStreamWriter|inline_container|iostream error|\(os error (?:27|28|122)\)")
-
-
-@contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
-    """A full disk is one OSError, whichever library meets it."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not (FULL.search(str(error)) or getattr(error, "errno", None) in NO_ROOM):
-            raise
-        what = "No room to write to; free some space, and the same command with --resume_from_checkpoint auto goes on"
-        raise OSError(errno.ENOSPC, what, str(folder)) from error
-
-
 @contextmanager
 def held(folder: RunFolder, config: Any) -> Iterator[str | None]:
     """The folder for this run alone, and the checkpoint to go on from; the first of several processes sees to both."""
@@ -289,58 +270,6 @@ class RecordRun(TrainerCallback):
             for checkpoint in checkpoints(self.folder.path):
                 if step_of(checkpoint) >= state.global_step:
                     (checkpoint / STATE).unlink(missing_ok=True)
-
-
-class Stopped(InterruptedError):
-    """The run was told to end, and has saved what it needs to go on."""
-
-    exit_code = 128 + signal.SIGTERM
-
-
-class StopOnRequest(TrainerCallback):
-    """Ends training after the running step, the same one in every process, with a checkpoint that can be resumed from."""
-
-    requested = False
-    checkpoint: Path | None = None
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if anywhere(self.requested, args):
-            args.save_only_model = False
-            control.should_save = control.should_training_stop = True
-            self.checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
-
-    def raise_if_stopped(self) -> None:
-        if self.checkpoint is not None:
-            raise Stopped(
-                f"stopped by SIGTERM; {self.checkpoint} is saved. The same command with --resume_from_checkpoint auto goes on."
-            )
-
-
-def anywhere(flag: bool, args: Any) -> bool:
-    """Whether it is true in some process."""
-    if args.world_size == 1:
-        return flag
-    flags = torch.tensor(int(flag), device=args.device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[StopOnRequest]:
-    """A callback that SIGTERM, which clusters send before they kill, asks to stop the training."""
-    stop = StopOnRequest()
-
-    def request(*_: Any) -> None:
-        stop.requested = True
-
-    if threading.current_thread() is not threading.main_thread():  # the only one that may take signals
-        yield stop
-        return
-    before = signal.signal(signal.SIGTERM, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, Rows | None]:
