@@ -8,7 +8,8 @@ from manypaths.config import RecipeLoader, parse
 from manypaths.grading.graders import resolve_grader
 from manypaths.models.loading import machine_defaults
 from manypaths.objectives import resolve
-from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS, column_map
+from manypaths.training.config import GRPO_OPTIONS, SFT_OPTIONS
+from manypaths.training.run import column_map
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SFT = [*SFT_OPTIONS, LaunchConfig]

@@ -100,7 +100,7 @@ def test_subcommands_and_options():
     from manypaths.cli.main import SUBCOMMANDS
     from manypaths.data.config import DataConfig
     from manypaths.evaluation.config import EvalConfig
-    from manypaths.training.grpo import GRPOConfig, RewardConfig
+    from manypaths.training.config import GRPOConfig, RewardConfig
 
     assert list(SUBCOMMANDS) == [
         "quickstart",

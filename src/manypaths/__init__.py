@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from .objectives import OBJECTIVES, Objective, resolve
     from .training.attachment import attach, detach
     from .training.calibration import calibrate
-    from .training.sft import SFTConfig, SFTTrainer
+    from .training.config import SFTConfig
+    from .training.sft import SFTTrainer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,7 +32,8 @@ HOMES = {
     "objectives": ("OBJECTIVES", "Objective", "resolve"),
     "training.attachment": ("attach", "detach"),
     "training.calibration": ("calibrate",),
-    "training.sft": ("SFTConfig", "SFTTrainer"),
+    "training.config": ("SFTConfig",),
+    "training.sft": ("SFTTrainer",),
 }
 
 

@@ -10,7 +10,7 @@ from conftest import tiny_llama
 from manypaths.cli.main import SUBCOMMANDS, main
 from manypaths.evaluation.config import EVAL_OPTIONS
 from manypaths.option_help import USUAL
-from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS
+from manypaths.training.config import GRPO_OPTIONS, SFT_OPTIONS
 
 QUIET = [
     "--report_to",
@@ -290,6 +290,25 @@ def test_an_adapter_whose_base_lies_elsewhere_names_it(start, capsys):
     (start / "adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "./gone/base"}))
     assert main(["eval", "--model", "adapter", "--data", "chats.jsonl"]) == 2
     assert "adapter is an adapter of ./gone/base, which cannot be found from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["sft", "--objectiv", "sed"], "did you mean objective"),
+        (["sft", "--model", "x"], "--dataset_name is missing"),
+        (["grpo", "--model", "x", "--data", "y"], "--reward is missing"),
+        (["grpo", "--model", "x", "--data", "y", "--reward", "math", "--use_vllm", "true"],
+         "vLLM is not installed. vLLM >=0.22,<0.32 is needed: pip install 'manypaths[vllm]'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_options_is_told_before_a_trainer_is_imported(argv, message):
+    code = (
+        f"import sys\nfrom manypaths.cli.main import main\nassert main({argv}) == 2\n"
+        "assert not {'datasets', 'trl.trainer.sft_trainer', 'trl.trainer.grpo_trainer'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env={**os.environ})
+    assert done.returncode == 0 and message in done.stderr, done.stderr
 
 
 def test_help_loads_no_trainer():

@@ -25,7 +25,8 @@ import manypaths
 from conftest import CHAT_TEMPLATE, tiny_llama
 from manypaths.config import build_parser
 from manypaths.data.config import TrainingDataConfig
-from manypaths.training.run import SFT_OPTIONS, data_warnings, prepare_sft, sft
+from manypaths.training.config import SFT_OPTIONS, check_options
+from manypaths.training.run import data_warnings, prepare_sft, sft
 
 QUIET = dict(
     report_to="none", bf16=False, gradient_checkpointing=False, use_cpu=True, save_strategy="no", disable_tqdm=True,
@@ -72,7 +73,9 @@ def start(tmp_path, tokenizer):
 
 def run(function, start, data, **config):
     settings = manypaths.SFTConfig(**{**QUIET, "output_dir": str(Path(start).parent / "out"), **config})
-    return function(TrainingDataConfig(**data), settings, ModelConfig(model_name_or_path=start))
+    options = TrainingDataConfig(**data), settings, ModelConfig(model_name_or_path=start)
+    check_options(*options)
+    return function(*options)
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"type": "integer"}}}}]

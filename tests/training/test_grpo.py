@@ -3,7 +3,8 @@ import torch
 from datasets import Dataset
 
 from manypaths.generation.samples import Sample
-from manypaths.training.grpo import GRPOConfig, grade, train_grpo
+from manypaths.training.config import GRPOConfig
+from manypaths.training.grpo import grade, train_grpo
 
 PROMPTS = ["one two", "three four five", "six", "seven eight"]
 

@@ -11,7 +11,8 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 import manypaths
 from conftest import tiny_llama
-from manypaths.training.sft import config_of, virtual_tokens
+from manypaths.training.config import config_of
+from manypaths.training.sft import virtual_tokens
 from naive import statistics
 from runs import lively_llama, steps, tokenised
 

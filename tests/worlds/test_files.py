@@ -208,7 +208,7 @@ def test_making_a_world_says_how_to_go_on(tmp_path, monkeypatch, capsys):
 def test_packaged_experiments_fit_the_world_and_the_options(folders, name, monkeypatch):
     from manypaths.data.config import DataConfig
     from manypaths.evaluation.config import EvalConfig
-    from manypaths.training.run import GRPO_OPTIONS, SFT_OPTIONS
+    from manypaths.training.config import GRPO_OPTIONS, SFT_OPTIONS
 
     monkeypatch.chdir(folders[name])
     options = {"sft": SFT_OPTIONS, "grpo": GRPO_OPTIONS, "eval": (DataConfig, EvalConfig)}

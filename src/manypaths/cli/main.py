@@ -37,9 +37,12 @@ def world(argv: list[str]) -> None:
 
 def sft(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import SFT_OPTIONS, prepare_sft, sft
+    from ..training.config import SFT_OPTIONS, check_options
 
     *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **machine_defaults())
+    check_options(*options)
+    from ..training.run import prepare_sft, sft
+
     if launch.needed(processes):
         prepare_sft(*options)
         launch.start("sft", argv, processes)
@@ -49,10 +52,12 @@ def sft(argv: list[str]) -> None:
 
 def grpo(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.run import GRPO_OPTIONS, grpo, prepare_grpo
+    from ..training.config import GRPO_OPTIONS, check_options
 
-    types = [*GRPO_OPTIONS, launch.LaunchConfig]
-    *options, processes = parse(types, argv, "manypaths grpo", **machine_defaults())
+    *options, processes = parse([*GRPO_OPTIONS, launch.LaunchConfig], argv, "manypaths grpo", **machine_defaults())
+    check_options(*options)
+    from ..training.run import grpo, prepare_grpo
+
     if launch.needed(processes):
         prepare_grpo(*options)
         launch.start("grpo", argv, processes)

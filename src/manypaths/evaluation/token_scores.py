@@ -153,7 +153,8 @@ def prepared_batches(
     model: nn.Module, tokenizer: Any, dataset: Dataset, batch_size: int, **settings: Any
 ) -> list[Batch]:
     """Batches of `input_ids`, `attention_mask` and `labels`, exactly as `SFTTrainer` would make them."""
-    from ..training.sft import SFTConfig, SFTTrainer
+    from ..training.config import SFTConfig
+    from ..training.sft import SFTTrainer
 
     with tempfile.TemporaryDirectory() as folder:  # trainers insist on an output folder
         config = SFTConfig(folder, report_to="none", use_cpu=model.device.type == "cpu", bf16=False, **settings)

@@ -66,7 +66,7 @@ def rough(stage: Stage, options: tuple[Any, ...], speed: float) -> float:
             samples *= (config.num_samples or task.num_samples) * len((config.temperatures or "").split(","))
             tokens += samples * (config.max_new_tokens or task.max_new_tokens)
         return START + tokens * (token + TOKEN / (config.batch_size or 64))
-    data, config = options[0], options[-2]
+    data, config = options[:2]
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     batch *= stage.launch.get("num_processes", 1)
     steps = config.max_steps

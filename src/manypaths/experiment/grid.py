@@ -262,7 +262,7 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
     """What the subcommand itself would refuse at once: names that nothing has, files that are not there."""
     from ..evaluation.benchmarks import resolve_benchmarks
     from ..evaluation.config import check_options as check_evaluation
-    from ..grading.graders import resolve_grader
+    from ..training.config import check_options as check_training
 
     dataset = getattr(parsed[0], "dataset_name", None)
     if dataset is not None and looks_like_file(dataset) and not Path(dataset).exists():
@@ -270,10 +270,5 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
     if name == "eval":
         check_evaluation(*parsed)
         resolve_benchmarks(parsed[1].benchmarks or [])
-    if name in ("sft", "grpo") and dataset is None and parsed[0].datasets is None:
-        raise ValueError("dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
-    if name == "grpo":
-        if not parsed[1].reward_funcs:
-            raise ValueError("reward_funcs is missing: math, exact, countdown, chain, or module:function.")
-        for reward in parsed[1].reward_funcs:
-            resolve_grader(reward)
+    if name in ("sft", "grpo"):
+        check_training(*parsed)

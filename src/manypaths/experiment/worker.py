@@ -107,7 +107,8 @@ def resolve_subcommand(name: str) -> tuple[Sequence[type], Callable[..., Any], d
 
         return (AverageConfig,), average, {}
     from ..models.loading import machine_defaults
-    from ..training.run import GRPO_OPTIONS, SFT_OPTIONS, grpo, sft
+    from ..training.config import GRPO_OPTIONS, SFT_OPTIONS
+    from ..training.run import grpo, sft
 
     return (SFT_OPTIONS, sft, machine_defaults()) if name == "sft" else (GRPO_OPTIONS, grpo, machine_defaults())
 

@@ -67,7 +67,7 @@ def check_version() -> str:
     try:
         installed = version("vllm")
     except PackageNotFoundError as error:
-        raise ImportError(f"vLLM is not installed. {wanted}, or ask a running server with a base URL.") from error
+        raise ImportError(f"vLLM is not installed. {wanted}.") from error
     if not SpecifierSet(VERSIONS).contains(installed, prereleases=True):
         raise ImportError(f"vLLM {installed} is installed. {wanted}.")
     return installed

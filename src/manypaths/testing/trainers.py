@@ -12,7 +12,8 @@ from .samples import VOCABULARY, Batch
 
 def sft(model: nn.Module, batches: list[Batch], objective: str = "nll", objective_kwargs: dict | None = None) -> float:
     """`manypaths.SFTTrainer` with any objective."""
-    from ..training.sft import SFTConfig, SFTTrainer
+    from ..training.config import SFTConfig
+    from ..training.sft import SFTTrainer
 
     return through_trl(SFTTrainer, SFTConfig, model, batches, objective=objective, objective_kwargs=objective_kwargs)
 

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
 from statistics import fmean
 from typing import Any
@@ -21,34 +21,8 @@ from ..generation.samples import Sample, Sampling
 from ..generation.transformers_backend import end_token_ids, sample
 from ..grading.graders import Grader, completion_text, grade_samples, resolve_grader
 from ..run_folder import shortened
+from .config import GRPOConfig
 from .log_lines import in_lines
-
-
-@dataclass
-class RewardConfig:
-    """What GRPO is rewarded for."""
-
-    reward_funcs: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Rewards, added up: math, exact, countdown, chain, or module:function; --reward for short.",
-        },
-    )
-
-
-@dataclass
-class GRPOConfig(trl.GRPOConfig):
-    """TRL's GRPOConfig and the size of the preflight."""
-
-    preflight_prompts: int = field(
-        default=8,
-        metadata={"help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.preflight_prompts < 0:
-            raise ValueError(f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""SFT and GRPO from options to a saved model: checks first, nothing written before training starts."""
+"""SFT and GRPO from options to a saved model: checks first, nothing written before training starts.
+
+The trainers are imported when the checks have passed, so that a mistake is told within seconds.
+"""
 
 import json
 import os
@@ -6,31 +9,31 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accelerate.utils import broadcast_object_list
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, TrainerCallback
-from transformers.integrations import get_available_reporting_integrations
-from trl import GRPOTrainer, ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
+from trl import ModelConfig, get_peft_config, get_quantization_config, get_training_chat_template
 
 from ..config import json_mapping
 from ..data.config import TrainingDataConfig
 from ..data.formats import PROMPT_FORMATS, Rows, check_tokenizer_fits, load_training_data, sft_formats, share_of_others
 from ..data.mixture import load_mixture
 from ..generation.prompts import is_conversation
-from ..grading.graders import resolve_grader
 from ..models.loading import check_model
 from ..objectives import resolve
 from ..run_folder import RunFolder, settings_of
 from .attachment import check_top_k
 from .checkpoints import STATE, checkpoints, resumed_from, step_of
-from .grpo import GRPOConfig, RewardConfig, train_grpo
+from .config import GRPOConfig, RewardConfig, SFTConfig, evaluates
 from .interruptions import stopped_by_sigterm, told_when_full
 from .log_lines import in_lines
-from .sft import SFTConfig, SFTTrainer
 
-SFT_OPTIONS = (TrainingDataConfig, SFTConfig, ModelConfig)
-GRPO_OPTIONS = (TrainingDataConfig, RewardConfig, GRPOConfig, ModelConfig)
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
+    from .sft import SFTTrainer
+
 SPLIT_SEED = 0  # of held-out rows: every rank, every resumed run and every seed of an experiment has the same ones
 LEAVES = ("*.safetensors", "*.bin", "checkpoint-*")
 
@@ -43,7 +46,7 @@ class Prepared(NamedTuple):
     evaluation: Rows | None
 
 
-def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTTrainer:
+def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> "SFTTrainer":
     """Fine-tune, and save the model in `config.output_dir`; returns the trainer.
 
     Raises ValueError or FileNotFoundError before anything is written when the data, the model, the tokenizer,
@@ -62,9 +65,8 @@ def sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> SFTT
 
 
 def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> Prepared:
-    """All that can be checked without a model in memory; raises as `sft` does."""
-    check_names(data, model)
-    check_trackers(config)
+    """What `check_options` did not see, and needs no model in memory; raises as `sft` does."""
+    check_model(model.model_name_or_path, model.model_revision)
     folder = run_folder("sft", config, data, model)
     prepared = Prepared(folder, *load_data(data, config, formats=sft_formats(config.dataset_text_field)))
     if config.reference is not None:
@@ -134,7 +136,9 @@ def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[st
 
 def sft_trainer(
     prepared: Prepared, config: SFTConfig, model: ModelConfig, callbacks: list[TrainerCallback]
-) -> SFTTrainer:
+) -> "SFTTrainer":
+    from .sft import SFTTrainer
+
     config.model_init_kwargs = model_init_kwargs(config, model)
     try:
         return SFTTrainer(
@@ -152,12 +156,14 @@ def sft_trainer(
         raise ValueError(str(error)) from error
 
 
-def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> GRPOTrainer:
+def grpo(data: TrainingDataConfig, config: GRPOConfig, model: ModelConfig, reward: RewardConfig) -> "GRPOTrainer":
     """Train with GRPO after its preflight, and save the model in `config.output_dir`; returns the trainer.
 
     Raises as `sft` and `train_grpo` do.
     """
-    prepared = prepare_grpo(data, reward, config, model)
+    from .grpo import train_grpo
+
+    prepared = prepare_grpo(data, config, model, reward)
     config.model_init_kwargs = model_init_kwargs(config, model)
     with held(prepared.folder, config) as checkpoint, stopped_by_sigterm() as stop:
         trainer = train_grpo(
@@ -176,14 +182,9 @@ def grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, mod
     return trainer
 
 
-def prepare_grpo(data: TrainingDataConfig, reward: RewardConfig, config: GRPOConfig, model: ModelConfig) -> Prepared:
-    """All that can be checked without a model in memory; raises as `grpo` does."""
-    check_names(data, model)
-    check_trackers(config)
-    if not reward.reward_funcs:
-        raise ValueError("--reward is missing: math, exact, countdown, chain, or module:function.")
-    for name in reward.reward_funcs:
-        resolve_grader(name)
+def prepare_grpo(data: TrainingDataConfig, config: GRPOConfig, model: ModelConfig, reward: RewardConfig) -> Prepared:
+    """What `check_options` did not see, and needs no model in memory; raises as `grpo` does."""
+    check_model(model.model_name_or_path, model.model_revision)
     folder = run_folder("grpo", config, data, reward, model)
     return Prepared(folder, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
 
@@ -199,24 +200,6 @@ def end(trainer: Any) -> None:
     trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     trainer.accelerator.end_training()
-
-
-def check_names(data: TrainingDataConfig, model: ModelConfig) -> None:
-    if data.dataset_name is None and data.datasets is None:
-        raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
-    name = model.model_name_or_path
-    if name is None:
-        raise ValueError("--model_name_or_path is missing: a model folder or hub id.")
-    check_model(name, model.model_revision)
-
-
-def check_trackers(config: Any) -> None:
-    """That what --report_to names is installed; the trainer would say so only when it is built."""
-    missing = sorted({*config.report_to} - {*get_available_reporting_integrations()})
-    if missing:
-        raise ValueError(
-            f"--report_to {missing[0]}: it is not installed, or not known. Install it, or use --report_to none."
-        )
 
 
 def run_folder(subcommand: str, config: Any, *options: Any) -> RunFolder:
@@ -280,7 +263,6 @@ def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, 
         "system_prompt": data.system_prompt,
         "streaming": data.dataset_streaming,
     }
-    check_options(data, config)
     if data.datasets is not None:
         train = load_mixture(data.datasets, **how)
     else:
@@ -299,27 +281,6 @@ def load_data(data: TrainingDataConfig, config: Any, **how: Any) -> tuple[Rows, 
     if held_out is not None:
         return train, held_out
     return train, load_training_data(data.dataset_name, split=data.dataset_test_split, **how)
-
-
-def check_options(data: TrainingDataConfig, config: Any) -> None:
-    """ValueError for options about data that do not go together."""
-    if data.datasets is not None and data.dataset_name is not None:
-        raise ValueError("datasets and dataset_name are both given; TRL would read the mixture alone. Leave one out.")
-    if data.dataset_streaming and isinstance(config, GRPOConfig):
-        raise ValueError("TRL's GRPO cannot train on a stream; leave --dataset_streaming out.")
-    if data.dataset_streaming and data.test_split_size is not None:
-        raise ValueError("A stream cannot be split; give --eval_dataset_name instead of --test_split_size.")
-    if data.dataset_streaming and config.max_steps <= 0:
-        raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
-    if data.eval_dataset_name is not None and not evaluates(config):
-        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
-    elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
-    if evaluates(config) and data.datasets is not None and not elsewhere:
-        raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")
-
-
-def evaluates(config: Any) -> bool:
-    return str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
 
 
 def column_map(columns: dict[str, str] | str | None) -> dict[str, str] | None:

@@ -8,10 +8,8 @@ trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and
 
 import functools
 import inspect
-import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +18,6 @@ import torch
 import trl
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
-from transformers import TrainingArguments
-from transformers.utils import is_torch_bf16_gpu_available
 from trl.trainer.utils import FusedCausalLMOutput
 
 from ..data.formats import check_tokenizer_fits, check_trained_tokens
@@ -33,80 +29,11 @@ from ..objectives import resolve
 from ..objectives.registry import describe
 from ..run_folder import nothing_left_on_failure, write_whole
 from .attachment import check_head
-from .calibration import Calibration, calibration_of, check_fraction, statistic_values
+from .calibration import Calibration, calibration_of, statistic_values
 from .checkpoints import resumed_from
+from .config import config_of
 from .metrics import label_probability_quantiles, means, sums
 from .reduction import TokenLosses, token_losses
-
-
-@dataclass
-class SFTConfig(trl.SFTConfig):
-    """TRL's SFTConfig and the choice of objective.
-
-    TRL's own losses are objectives here: `loss_type="dft"` becomes objective `dft`, and `label_smoothing_factor`
-    becomes objective `label_smoothing`.
-
-    Raises:
-        ValueError: an objective that does not resolve, or two losses asked for at once.
-    """
-
-    objective: str = field(
-        default="nll", metadata={"help": "Objective: a name from `manypaths objectives`, or module:function."}
-    )
-    objective_kwargs: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": "Hyper-parameters of the objective, as a mapping or JSON."}
-    )
-    calibration_fraction: float = field(
-        default=0.3,
-        metadata={"help": "Share of trained tokens below a threshold that is calibrated (SED-SFT's 1 - r)."},
-    )
-    calibration_sequences: int = field(
-        default=100, metadata={"help": "Training sequences that a threshold is calibrated on."}
-    )
-    reference: str | None = field(
-        default=None,
-        metadata={
-            "help": "Reference model (hub id or folder) of KL objectives. If not given: the starting model, or for PEFT "
-            "the base under the adapter."
-        },
-    )
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None and not self.use_cpu and not is_torch_bf16_gpu_available():
-            self.bf16 = False  # where TRL's default, True, stops; with use_cpu it trains in bf16, as TRL does
-        super().__post_init__()
-        if isinstance(self.objective_kwargs, str):
-            try:
-                self.objective_kwargs = json.loads(self.objective_kwargs)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"objective_kwargs is not JSON: {error}. Example: '{{\"top_k\": 10}}'.") from error
-        if not isinstance(self.objective_kwargs or {}, dict):
-            raise ValueError(f"objective_kwargs must be a mapping, got {self.objective_kwargs!r}.")
-        check_fraction(self.calibration_fraction)
-        if self.calibration_sequences < 1:
-            raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
-        self._take_over_trls_loss()
-        objective = resolve(self.objective, **(self.objective_kwargs or {}))
-        if self.reference is not None and not objective.needs_reference:
-            raise ValueError(
-                f"Objective {self.objective!r} compares with no reference; leave reference={self.reference!r} out."
-            )
-
-    def _take_over_trls_loss(self) -> None:
-        """The losses that TRL's options choose, by our names; TRL itself is left with `nll`."""
-        if self.loss_type not in ("nll", "dft"):
-            raise ValueError(f"loss_type must be 'nll' or 'dft', got {self.loss_type!r}; choose an objective instead.")
-        asked = []
-        if self.loss_type == "dft":
-            asked.append(("loss_type='dft'", "dft", None))
-        if self.label_smoothing_factor:
-            smoothing = {"smoothing": self.label_smoothing_factor}
-            asked.append((f"label_smoothing_factor={self.label_smoothing_factor}", "label_smoothing", smoothing))
-        for option, objective, settings in asked:
-            if (self.objective, self.objective_kwargs or None) not in (("nll", None), (objective, settings)):
-                raise ValueError(f"{option} and objective={self.objective!r} are two losses; leave one of them out.")
-            self.objective, self.objective_kwargs = objective, settings
-        self.loss_type, self.label_smoothing_factor = "nll", 0.0
 
 
 class SFTTrainer(trl.SFTTrainer):
@@ -311,28 +238,6 @@ class SFTTrainer(trl.SFTTrainer):
             )
         self.calibration = calibration
         self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
-
-
-def config_of(args: TrainingArguments | None, model: str | nn.Module) -> SFTConfig:
-    """`args` as an SFTConfig of this module, made as TRL makes its own.
-
-    Raises:
-        ValueError: options that SFTConfig does not have.
-    """
-    if args is None:
-        path = model if isinstance(model, str) else model.config.name_or_path
-        return SFTConfig(f"{path.split('/')[-1]}-SFT")
-    if isinstance(args, SFTConfig):
-        return args
-    kind = f"{type(args).__module__}.{type(args).__name__}"
-    if not isinstance(args, TrainingArguments):
-        raise ValueError(f"args must be a manypaths.SFTConfig, trl.SFTConfig or TrainingArguments, got a {kind}.")
-    given = {option.name: getattr(args, option.name) for option in fields(args) if option.init}
-    known = {option.name for option in fields(SFTConfig)}
-    config = SFTConfig(**{name: value for name, value in given.items() if name in known})
-    if lost := sorted((given.keys() - known) | {name for name in vars(args) if not hasattr(config, name)}):
-        raise ValueError(f"{', '.join(lost)} of {kind} would be lost in a manypaths.SFTConfig; pass one of those.")
-    return config
 
 
 def virtual_tokens(model: nn.Module) -> int:

@@ -1,0 +1,179 @@
+"""The options of `sft` and `grpo`: TRL's, and what is added to them. No trainer is imported for them."""
+
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import trl
+from torch import nn
+from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import is_torch_bf16_gpu_available
+
+from ..data.config import TrainingDataConfig
+from ..generation.vllm_backend import check_version
+from ..grading.graders import resolve_grader
+from ..objectives import resolve
+from .calibration import check_fraction
+
+
+@dataclass
+class SFTConfig(trl.SFTConfig):
+    """TRL's SFTConfig and the choice of objective.
+
+    TRL's own losses are objectives here: `loss_type="dft"` becomes objective `dft`, and `label_smoothing_factor`
+    becomes objective `label_smoothing`.
+
+    Raises:
+        ValueError: an objective that does not resolve, or two losses asked for at once.
+    """
+
+    objective: str = field(
+        default="nll", metadata={"help": "Objective: a name from `manypaths objectives`, or module:function."}
+    )
+    objective_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Hyper-parameters of the objective, as a mapping or JSON."}
+    )
+    calibration_fraction: float = field(
+        default=0.3,
+        metadata={"help": "Share of trained tokens below a threshold that is calibrated (SED-SFT's 1 - r)."},
+    )
+    calibration_sequences: int = field(
+        default=100, metadata={"help": "Training sequences that a threshold is calibrated on."}
+    )
+    reference: str | None = field(
+        default=None,
+        metadata={
+            "help": "Reference model (hub id or folder) of KL objectives. If not given: the starting model, or for PEFT "
+            "the base under the adapter."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.use_cpu and not is_torch_bf16_gpu_available():
+            self.bf16 = False  # where TRL's default, True, stops; with use_cpu it trains in bf16, as TRL does
+        super().__post_init__()
+        if isinstance(self.objective_kwargs, str):
+            try:
+                self.objective_kwargs = json.loads(self.objective_kwargs)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"objective_kwargs is not JSON: {error}. Example: '{{\"top_k\": 10}}'.") from error
+        if not isinstance(self.objective_kwargs or {}, dict):
+            raise ValueError(f"objective_kwargs must be a mapping, got {self.objective_kwargs!r}.")
+        check_fraction(self.calibration_fraction)
+        if self.calibration_sequences < 1:
+            raise ValueError(f"calibration_sequences must be at least 1, got {self.calibration_sequences}.")
+        self._take_over_trls_loss()
+        objective = resolve(self.objective, **(self.objective_kwargs or {}))
+        if self.reference is not None and not objective.needs_reference:
+            raise ValueError(
+                f"Objective {self.objective!r} compares with no reference; leave reference={self.reference!r} out."
+            )
+
+    def _take_over_trls_loss(self) -> None:
+        """The losses that TRL's options choose, by our names; TRL itself is left with `nll`."""
+        if self.loss_type not in ("nll", "dft"):
+            raise ValueError(f"loss_type must be 'nll' or 'dft', got {self.loss_type!r}; choose an objective instead.")
+        asked = []
+        if self.loss_type == "dft":
+            asked.append(("loss_type='dft'", "dft", None))
+        if self.label_smoothing_factor:
+            smoothing = {"smoothing": self.label_smoothing_factor}
+            asked.append((f"label_smoothing_factor={self.label_smoothing_factor}", "label_smoothing", smoothing))
+        for option, objective, settings in asked:
+            if (self.objective, self.objective_kwargs or None) not in (("nll", None), (objective, settings)):
+                raise ValueError(f"{option} and objective={self.objective!r} are two losses; leave one of them out.")
+            self.objective, self.objective_kwargs = objective, settings
+        self.loss_type, self.label_smoothing_factor = "nll", 0.0
+
+
+def config_of(args: TrainingArguments | None, model: str | nn.Module) -> SFTConfig:
+    """`args` as an SFTConfig of this module, made as TRL makes its own.
+
+    Raises:
+        ValueError: options that SFTConfig does not have.
+    """
+    if args is None:
+        path = model if isinstance(model, str) else model.config.name_or_path
+        return SFTConfig(f"{path.split('/')[-1]}-SFT")
+    if isinstance(args, SFTConfig):
+        return args
+    kind = f"{type(args).__module__}.{type(args).__name__}"
+    if not isinstance(args, TrainingArguments):
+        raise ValueError(f"args must be a manypaths.SFTConfig, trl.SFTConfig or TrainingArguments, got a {kind}.")
+    given = {option.name: getattr(args, option.name) for option in fields(args) if option.init}
+    known = {option.name for option in fields(SFTConfig)}
+    config = SFTConfig(**{name: value for name, value in given.items() if name in known})
+    if lost := sorted((given.keys() - known) | {name for name in vars(args) if not hasattr(config, name)}):
+        raise ValueError(f"{', '.join(lost)} of {kind} would be lost in a manypaths.SFTConfig; pass one of those.")
+    return config
+
+
+@dataclass
+class RewardConfig:
+    """What GRPO is rewarded for."""
+
+    reward_funcs: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Rewards, added up: math, exact, countdown, chain, or module:function; --reward for short.",
+        },
+    )
+
+
+@dataclass
+class GRPOConfig(trl.GRPOConfig):
+    """TRL's GRPOConfig and the size of the preflight."""
+
+    preflight_prompts: int = field(
+        default=8,
+        metadata={"help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preflight_prompts < 0:
+            raise ValueError(f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}.")
+
+
+SFT_OPTIONS = (TrainingDataConfig, SFTConfig, trl.ModelConfig)
+GRPO_OPTIONS = (TrainingDataConfig, GRPOConfig, trl.ModelConfig, RewardConfig)
+
+
+def check_options(
+    data: TrainingDataConfig, config: SFTConfig | GRPOConfig, model: trl.ModelConfig, reward: RewardConfig | None = None
+) -> None:
+    """ValueError or ImportError for what is missing, not known, not installed, or does not go together."""
+    if data.dataset_name is None and data.datasets is None:
+        raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
+    if model.model_name_or_path is None:
+        raise ValueError("--model_name_or_path is missing: a model folder or hub id.")
+    if data.datasets is not None and data.dataset_name is not None:
+        raise ValueError("datasets and dataset_name are both given; TRL would read the mixture alone. Leave one out.")
+    if data.dataset_streaming and reward is not None:
+        raise ValueError("TRL's GRPO cannot train on a stream; leave --dataset_streaming out.")
+    if data.dataset_streaming and data.test_split_size is not None:
+        raise ValueError("A stream cannot be split; give --eval_dataset_name instead of --test_split_size.")
+    if data.dataset_streaming and config.max_steps <= 0:
+        raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
+    if data.eval_dataset_name is not None and not evaluates(config):
+        raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
+    elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
+    if evaluates(config) and data.datasets is not None and not elsewhere:
+        raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")
+    if missing := sorted({*config.report_to} - {*get_available_reporting_integrations()}):
+        raise ValueError(
+            f"--report_to {missing[0]}: it is not installed, or not known. Install it, or use --report_to none."
+        )
+    if reward is not None:
+        if not reward.reward_funcs:
+            raise ValueError("--reward is missing: math, exact, countdown, chain, or module:function.")
+        for name in reward.reward_funcs:
+            resolve_grader(name)
+        if config.use_vllm:
+            check_version()
+
+
+def evaluates(config: TrainingArguments) -> bool:
+    """Whether training stops for evaluations."""
+    return str(getattr(config.eval_strategy, "value", config.eval_strategy)) != "no"
