@@ -32,7 +32,7 @@ EXAMPLES = {
 
 
 def short_help(dataclass_types: Sequence[type], prog: str) -> str:
-    """Usage, examples, and a line for each option that is shown, cut at the terminal's width."""
+    """Usage, examples, and a line for each option that is shown: whole sentences as far as the terminal is wide."""
     width = max(80, min(shutil.get_terminal_size((120, 24)).columns, 140))
     lines = [f"usage: {prog} [--config RECIPE.yaml] [--key value ...]"]
     lines += [f"  {example}" for example in EXAMPLES.get(prog, ())]
@@ -66,4 +66,7 @@ def option_line(option: dataclasses.Field, width: int) -> str:
     if isinstance(default, (int, float, str)) and default not in ("", False):
         text = f"[{getattr(default, 'value', default)}] {text}"
     line = f"  --{option.name:<28} {text}"
-    return line if len(line) <= width else line[: width - 1].rstrip() + "\u2026"
+    if len(line) <= width:
+        return line
+    sentences = line[:width].rpartition(". ")[0]
+    return f"{sentences}." if sentences else line[: width - 1].rstrip() + "\u2026"

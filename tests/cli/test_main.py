@@ -272,6 +272,8 @@ def test_help_of_a_subcommand_is_one_screen(subcommand, capsys, monkeypatch):
     usual = {name for names in USUAL.values() for name in names.split()}
     shown = {line.split()[0][2:] for line in lines if line.startswith("  --")}
     assert shown >= usual & names and shown >= {"dataset_name"} & names
+    cut = {line.split()[0][2:] for line in lines if line.endswith("\u2026")}
+    assert cut <= usual and len(cut) <= 5, f"no text of ours may be cut: {cut}"
 
 
 def test_all_options_are_shown_when_asked(capsys):

@@ -25,7 +25,7 @@ class DataConfig:
     )
     dataset_format: Literal["as_is", "chat", "last_answer"] = helped(
         "as_is",
-        "chat: plain prompts become messages. last_answer: only the last message of `messages` carries loss.",
+        "chat: prompts become messages; last_answer: only the last message is learnt.",
     )
     system_prompt: str | None = helped(None, "System message for conversations that have none.")
 
@@ -41,13 +41,13 @@ class TrainingDataConfig(DataConfig):
     datasets: list[str] | None = field(
         default=None,
         metadata={
-            "help": "A mixture: paths, or mappings with path, name, data_dir, data_files, split, columns and fraction, as in "
-            "TRL's DatasetMixtureConfig; wins over dataset_name."
+            "help": "Instead of dataset_name, a mixture: paths, or mappings with path, split, fraction ..., "
+            "as TRL's DatasetMixtureConfig has them."
         },
     )
     dataset_streaming: bool = helped(False, "Read rows when they are needed; needs max_steps.", aliases=["--streaming"])
     test_split_size: float | None = helped(
-        None, "Share (below 1) or number of rows that are held out to evaluate on; the same ones in every run."
+        None, "Share (below 1) or number of rows held out to evaluate on, the same in every run."
     )
     ignore_bias_buffers: bool = helped(False, "Without effect, as in TRL's SFT and GRPO scripts.")
 

@@ -30,7 +30,7 @@ class EvalConfig:
     completions: str | None = helped(None, "Score completions made elsewhere, a JSONL file, instead of a model's.")
     rescore: str | None = helped(None, "Folder of an evaluation: grade and score its stored samples again.")
     grader: Literal["lenient", "strict", "last_number"] | None = helped(
-        None, "strict wants mathematical answers in a box, last_number takes any number at last; lenient if not given."
+        None, "lenient (as if not given), strict: answers in a box only, last_number: any number."
     )
     reward: str | None = helped(None, "Grades samples of --data: math, exact, countdown, chain, or module:function.")
     correct_at: float = helped(1.0, "Reward from which an answer counts as right.")
@@ -38,7 +38,7 @@ class EvalConfig:
     embedding_model: str | None = helped(None, "For diversity by meaning: a sentence-transformers model.")
     reference: str | None = helped(None, "Base model: KL to it, perplexity beside it, what was forgotten.")
     reread_samples: int | None = helped(
-        None, f"Completions per problem read again for exact entropy and KL; {REREAD} with a reference, else 0."
+        None, f"Completions a problem read again for exact entropy and KL; {REREAD} with a reference."
     )
     forgetting: list[str] | None = field(
         default=None, metadata={"help": "gem (six tasks) or lm-eval tasks, on the model and on --reference."}

@@ -21,7 +21,7 @@ class ReportConfig:
 
     results: list[str] | None = field(
         default=None,
-        metadata={"help": "Folders of evaluations and experiments, or their results.json; the first is the baseline."},
+        metadata={"help": "Folders of evaluations and experiments, or their results.json; the baseline first."},
     )
     output_dir: str = helped("report", "Folder of report.html, report.md and plots/.")
 

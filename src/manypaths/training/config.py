@@ -44,8 +44,7 @@ class SFTConfig(trl.SFTConfig):
     reference: str | None = field(
         default=None,
         metadata={
-            "help": "Reference model (hub id or folder) of KL objectives. If not given: the starting model, or for PEFT "
-            "the base under the adapter."
+            "help": "Reference model of KL objectives; the starting model (the base of an adapter) if not given."
         },
     )
 
@@ -116,7 +115,7 @@ class RewardConfig:
     reward_funcs: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Rewards, added up: math, exact, countdown, chain, or module:function; --reward for short.",
+            "help": "Added up: math, exact, countdown, chain, or module:function; --reward for short.",
         },
     )
 
@@ -127,7 +126,7 @@ class GRPOConfig(trl.GRPOConfig):
 
     preflight_prompts: int = field(
         default=8,
-        metadata={"help": "Prompts to sample a group for before training; refuses a run without signal. 0: skip."},
+        metadata={"help": "Prompts sampled before training; a run without signal is refused. 0: skip."},
     )
 
     def __post_init__(self) -> None:
