@@ -38,12 +38,8 @@ class TrainingDataConfig(DataConfig):
         ValueError: an entry of `datasets` that is not TRL's DatasetConfig, or no size of a test split.
     """
 
-    datasets: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Instead of dataset_name, a mixture: paths, or mappings with path, split, fraction ..., "
-            "as TRL's DatasetMixtureConfig has them."
-        },
+    datasets: list[str] | None = helped(
+        None, "A mixture, of paths or of mappings with path, split, fraction, as in TRL's scripts."
     )
     dataset_streaming: bool = helped(False, "Read rows when they are needed; needs max_steps.", aliases=["--streaming"])
     test_split_size: float | None = helped(

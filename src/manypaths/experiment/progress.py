@@ -1,11 +1,14 @@
-"""A bar with what is running and how long it will take, and a line per finished evaluation."""
+"""A bar for the whole experiment, a line for each stage that runs, and a line that stays for each finished evaluation."""
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ..evaluation.table import read_results
 from ..functions import duration
@@ -14,42 +17,103 @@ from .stages import Stage, Told
 
 SHOWN = ("pass@1", "distinct_correct", "mean_reward")
 NAME = 44  # columns of a stage's name
+LINES = 8  # of running stages
+TAIL = 4000  # bytes of a log in which its last step stands
+STEP = re.compile(r"^ *(\d+)/(\d+) ", re.MULTILINE)  # as training's log lines begin
+
+
+class Work:
+    """What is done and what is left, in expected seconds of work, at any moment.
+
+    costs: expected seconds of each stage by key; what was expected is corrected by what was seen.
+    """
+
+    def __init__(self, stages: Sequence[Stage], costs: Mapping[str, float], slots: int) -> None:
+        self.costs, self.expected, self.finished = costs, sum(costs.values()), 0.0
+        self.began, self.first_pace = time.monotonic(), 1 / min(slots, len(stages))
+        self.running: dict[str, tuple[Stage, float]] = {}  # key -> stage, when it started
+
+    def told(self, event: str, stage: Stage) -> None:
+        if event == "started":
+            self.running[stage.key] = (stage, time.monotonic())
+        elif event == "kept":
+            self.expected -= self.costs[stage.key]
+        else:
+            self.running.pop(stage.key, None)
+            self.finished += self.costs[stage.key]
+
+    def done(self) -> float:
+        """Of all stages; of a running one by its steps where it tells them, else by time, and never all of it."""
+        return self.finished + sum(
+            self.costs[key] * min(0.95, share(stage) or (time.monotonic() - started) / self.costs[key])
+            for key, (stage, started) in list(self.running.items())
+        )
+
+    def left(self) -> float:
+        """Seconds, as expected before any stage is finished, and then at the pace so far."""
+        done = self.done()
+        pace = (time.monotonic() - self.began) / done if self.finished else self.first_pace
+        return pace * (self.expected - done)
+
+
+class Bar(Progress):
+    """Draws the work anew twice a second, whether or not anything was told."""
+
+    def __init__(self, work: Work, console: Console) -> None:
+        self.work = work
+        columns = (
+            TextColumn("{task.percentage:3.0f}%"),
+            BarColumn(20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        super().__init__(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal)
+        self.add_task("", total=work.expected)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        for task in self.tasks:
+            left = f"about {duration(self.work.left())} left"
+            self.update(task.id, total=self.work.expected, completed=self.work.done(), description=left)
+        yield self.make_tasks_table(self.tasks)
+        running = list(self.work.running.values())
+        for stage, started in running[:LINES]:
+            step = last_step(stage)
+            steps = "" if step is None else "step {}/{}, ".format(*step)
+            yield Text(f"     {stage.name:{NAME}} {steps}{duration(time.monotonic() - started)}")
+        if len(running) > LINES:
+            yield Text(f"     and {len(running) - LINES} more")
 
 
 @contextlib.contextmanager
 def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, console: Console) -> Iterator[Told]:
     """Gives what `run_stages` tells its events to. Without a terminal there is no bar, only the lines."""
-    columns = [
-        TextColumn("{task.percentage:3.0f}%"),
-        BarColumn(20),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    ]
-    running: list[Stage] = []
-    began, expected, done = time.monotonic(), sum(costs.values()), 0.0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=expected)
+    work = Work(stages, costs, slots)
+    with Bar(work, console):
 
         def told(event: str, stage: Stage, text: str) -> None:
-            nonlocal expected, done
-            if event == "started":
-                running.append(stage)
-            elif event == "kept":
-                expected -= costs[stage.key]
-            else:
-                running[:] = [each for each in running if each is not stage]
-                done += costs[stage.key]
-            # What was expected is corrected by what was seen.
-            pace = (time.monotonic() - began) / done if done else 1 / min(slots, len(stages))
-            names = ", ".join(each.name for each in running) or "done"
-            left = f"about {duration(pace * (expected - done))} left: {names}"
-            bar.update(task, total=expected, completed=done, description=left)
+            work.told(event, stage)
             line = f"{event}: {text}" if text else headline_of(stage) if event in ("finished", "kept") else ""
             if line:
                 kept = " (kept)" if event == "kept" else ""
                 console.print(f"{stage.name:{NAME}} {line}{kept}", soft_wrap=True, markup=False, highlight=False)
 
         yield told
+
+
+def last_step(stage: Stage) -> tuple[int, int] | None:
+    """The step that a stage's log told last, and of how many."""
+    try:
+        with open(stage.log, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
+            found = STEP.findall(log.read().decode(errors="replace").rpartition("\n== ")[2])  # of its last start
+    except OSError:
+        return None
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def share(stage: Stage) -> float | None:
+    step = last_step(stage)
+    return None if step is None else step[0] / step[1]
 
 
 def headline_of(stage: Stage) -> str:

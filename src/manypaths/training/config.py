@@ -43,9 +43,7 @@ class SFTConfig(trl.SFTConfig):
     )
     reference: str | None = field(
         default=None,
-        metadata={
-            "help": "Reference model of KL objectives; the starting model (the base of an adapter) if not given."
-        },
+        metadata={"help": "Reference model of KL objectives; the starting model if not given."},
     )
 
     def __post_init__(self) -> None:
