@@ -38,8 +38,9 @@ class TrainingDataConfig(DataConfig):
         ValueError: an entry of `datasets` that is not TRL's DatasetConfig, or no size of a test split.
     """
 
-    datasets: list[str] | None = helped(
-        None, "A mixture, of paths or of mappings with path, split, fraction, as in TRL's scripts."
+    datasets: list[str] | None = field(
+        default=None,
+        metadata={"help": "A mixture, of paths or of mappings with path, split, fraction, as in TRL's scripts."},
     )
     dataset_streaming: bool = helped(False, "Read rows when they are needed; needs max_steps.", aliases=["--streaming"])
     test_split_size: float | None = helped(
