@@ -131,7 +131,7 @@ def read_recipe(path: str) -> dict[str, Any]:
     try:
         recipe = yaml.load(Path(path).read_text(encoding="utf-8"), RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no readable YAML: {' '.join(str(error).split())}.") from error
+        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} must be a mapping of options to values.")
     recipe = {str(key).replace("-", "_"): value for key, value in recipe.items()}

@@ -79,7 +79,7 @@ def read_parquet(paths: Sequence[Path], streaming: bool) -> "Dataset | IterableD
         with quiet():
             return load("parquet", paths, streaming=streaming)
     except Exception as error:  # pyarrow and datasets wrap a damaged file in several ways
-        raise ValueError(f"{paths[0]} is no readable parquet file: {one_line(root(error))}") from error
+        raise ValueError(f"{paths[0]} is not a readable parquet file: {one_line(root(error))}") from error
 
 
 def read_json(paths: Sequence[Path], streaming: bool) -> "Dataset | IterableDataset":

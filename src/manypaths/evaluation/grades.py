@@ -110,7 +110,7 @@ def classes_of_finals(samples: Sequence[Sequence[Sample]]) -> list[list[int | No
 
 
 def text_classes(samples: Sequence[Sequence[Sample]]) -> list[list[int | None]]:
-    """[P][n] the same for answers that are equal word for word; an empty text is no answer."""
+    """[P][n] the same for answers that are equal word for word; an empty text is not one."""
     return answer_classes_of_all([[" ".join(sample.text.split()) or None for sample in row] for row in samples])
 
 

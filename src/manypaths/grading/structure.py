@@ -174,7 +174,7 @@ def both_signs(text: str) -> list[str]:
 def named(text: str) -> tuple[str, str]:
     """The name and the value of `x = 5`, `x in S` or `P(1, 2)`; of a chain the last value; no name of a constant.
 
-    An equation such as x + y = 1 is no naming, nor is a chain of values that differ: their value is all of it.
+    An equation such as x + y = 1 is not a naming, nor is a chain of values that differ: their value is all of it.
     """
     point = POINT.match(text)
     if point and unwrapped(text[point.end() :])[1] and len(split(text[point.end() + 1 : -1], ",")) > 1:

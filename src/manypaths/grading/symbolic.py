@@ -180,7 +180,7 @@ def same_value(gold: Any, answer: Any) -> Comparison:
     """Compare by numeric evaluation at fixed points; where that shows nothing, by math-verify.
 
     A difference where all variables are positive settles it. A difference where one is negative counts only if both
-    sides are real there: the root of a product is no product of roots then. If such a one is found, math-verify
+    sides are real there: the root of a product is not the product of the roots then. If such a one is found, math-verify
     decides. With a constant of integration on both sides, the difference may be any constant.
     """
     from sympy import Float, Rational, Symbol

@@ -21,7 +21,7 @@ def main() -> None:
     A request is {"gold": str, "answer": str, "deadline": seconds}; a reply is {"same": bool, "reason": str}.
     """
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # what libraries print is not a reply
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     limit_memory()
     import math_verify  # noqa: F401  slow, so before the first deadline runs

@@ -55,7 +55,7 @@ class Worker:
             self.process.stdin.write(request.encode())
             self.process.stdin.flush()
             reply = self.reply(deadline)
-        except (OSError, ValueError):  # it died between two requests, or what it wrote is no reply
+        except (OSError, ValueError):  # it died between two requests, or what it wrote is not a reply
             self.kill()
             return DIED
         if reply is None:

@@ -70,7 +70,7 @@ def resolve(objective: str | Callable[..., Tensor] | Objective, **hyperparameter
     """An `Objective` from a registered name, a `module:function`, or a function.
 
     Raises:
-        ValueError: unknown name (near names are offered), a parameter that is no statistic, an unknown, missing or
+        ValueError: unknown name (near names are offered), a parameter that is not a statistic, an unknown, missing or
             impossible hyper-parameter.
     """
     if isinstance(objective, Objective):
@@ -96,7 +96,7 @@ def from_function(function: Callable[..., Tensor], name: str, hyperparameters: d
     for statistic in statistics:
         if statistic not in STATISTICS:
             raise ValueError(
-                f"Objective {name!r} asks for {statistic!r}, which is no statistic of the engine. Positional parameters "
+                f"Objective {name!r} asks for {statistic!r}, which is not a statistic of the engine. Positional parameters "
                 f"are statistics ({', '.join(STATISTICS)}); make hyper-parameters keyword-only, after a `*`."
             )
     if not statistics:

@@ -13,7 +13,7 @@ from .compare import Row, Study
 from .glossary import number
 from .table import Card, Cell, Line, Table, difference_cell, estimate_cell, is_clear, limits
 
-UNTRAINED = ("no_sft", "no_sft_sharpened")  # they forget nothing, so they are no control of forgetting
+UNTRAINED = ("no_sft", "no_sft_sharpened")  # they forget nothing, so they are not a control of forgetting
 STAGE_WORDS = {"sft": "before RL", "rl": "after RL", "": ""}
 
 
