@@ -27,7 +27,7 @@ def completions(study: Study, folder: Path) -> Completions | None:
     tasks = {task: [] for column in columns for task in column["tasks"]}
     for column in columns:
         for line in lines(column["folder"] / "problems.jsonl"):
-            if line["task"] in tasks and line["id"] not in {one["id"] for one in tasks[line["task"]]}:
+            if line["task"] in tasks and line["id"] not in {problem["id"] for problem in tasks[line["task"]]}:
                 tasks[line["task"]].append(line)
     total = sum(map(len, tasks.values()))
     if not total:
@@ -61,9 +61,9 @@ def completions(study: Study, folder: Path) -> Completions | None:
 
 def column_of(study: Study, row: Row, stage: str) -> dict[str, Any] | None:
     """The first seed of a row whose texts are on disk."""
-    for (method, own, seed), run in study.runs.items():
+    for (method, run_stage, seed), run in study.runs.items():
         folder = run.get("folder")
-        if (method, own) == (row.method, stage) and folder and (Path(folder) / "samples.jsonl").is_file():
+        if (method, run_stage) == (row.method, stage) and folder and (Path(folder) / "samples.jsonl").is_file():
             tasks = {
                 name: (entry.get("sampling") or {}).get("temperature")
                 for (of, at, of_seed, name), entry in study.facts.items()
@@ -102,7 +102,7 @@ def answers(column: dict[str, Any], chosen: Any) -> dict[tuple[str, str], list[d
         text = cut(line["text"])
         if len(group["texts"]) < EXAMPLES and text not in group["texts"]:
             group["texts"].append(text)
-    return {key: sorted(own.values(), key=lambda group: -group["count"]) for key, own in groups.items()}
+    return {key: sorted(by_text.values(), key=lambda group: -group["count"]) for key, by_text in groups.items()}
 
 
 def verdict_of(grade: dict[str, Any]) -> str:
@@ -136,13 +136,16 @@ def alternating(keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
     for key in keys:
         by_task.setdefault(key[0], []).append(key)
     longest = max(map(len, by_task.values()), default=0)
-    return [own[place] for place in range(longest) for own in by_task.values() if place < len(own)]
+    return [items[place] for place in range(longest) for items in by_task.values() if place < len(items)]
 
 
 def as_text(value: Any) -> str:
     """A problem as it is shown; the messages of a conversation one below the other."""
     if isinstance(value, list):
-        return "\n\n".join(f"{one['role']}: {one['content']}" if isinstance(one, dict) else str(one) for one in value)
+        return "\n\n".join(
+            f"{message['role']}: {message['content']}" if isinstance(message, dict) else str(message)
+            for message in value
+        )
     return "" if value is None else str(value)
 
 

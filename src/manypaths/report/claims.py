@@ -92,12 +92,12 @@ def questions(study: Study) -> list[Question]:
         forgetting.append((name, "ce_increase", -1, f"Which model's loss on {label} grows least", f"loss on {label}"))
     for group, metric, better, title, short in forgetting:
         measured = [
-            one for one in study.stages if any(study.scores(row, one, group, metric) for row in study.main_rows)
+            stage for stage in study.stages if any(study.scores(row, stage, group, metric) for row in study.main_rows)
         ]
         if measured:
             when = when_of(study, measured[-1])
             asked.append(Question(f"{title}{when}?", f"{short}{when}", measured[-1], group, metric, better, UNTRAINED))
-    return [one for one in asked if sum(bool(values_of(study, one, row)) for row in study.main_rows) > 1]
+    return [question for question in asked if sum(bool(values_of(study, question, row)) for row in study.main_rows) > 1]
 
 
 def when_of(study: Study, stage: str) -> str:
@@ -118,11 +118,11 @@ def claims(study: Study, question: Question) -> list[Claim]:
         if study.is_control(row) or study.baseline_of(row) is None:
             continue
         for other in (study.baseline_of(row), *controls):
-            found = study.difference(row, other, *place)
-            if found is not None:
-                family[row, other] = found
+            difference = study.difference(row, other, *place)
+            if difference is not None:
+                family[row, other] = difference
     family = with_holm(family)
-    made = []
+    result = []
     for row in rows:
         baseline = study.baseline_of(row)
         if (row, baseline) not in family:
@@ -130,10 +130,10 @@ def claims(study: Study, question: Question) -> list[Claim]:
         to_controls = {other: family[row, other] for other in controls if (row, other) in family}
         verdict = verdict_of(family[row, baseline], list(to_controls.values()), question.better)
         power = study.detectable(row, baseline, *place, len(family))
-        made.append(
+        result.append(
             Claim(question, row, study.estimate(row, *place), family[row, baseline], to_controls, power, verdict)
         )
-    return made
+    return result
 
 
 def controls_of(study: Study, question: Question) -> list[Row]:
@@ -148,7 +148,7 @@ def controls_of(study: Study, question: Question) -> list[Row]:
 
 def verdict_of(to_baseline: Difference, to_controls: Sequence[Difference], better: int) -> str:
     """A key of VERDICTS, from differences that are told from zero after correction."""
-    side, sides = sign(to_baseline, better), [sign(one, better) for one in to_controls]
+    side, sides = sign(to_baseline, better), [sign(difference, better) for difference in to_controls]
     if side <= 0:
         return "same" if side == 0 else "behind"
     if not sides:
@@ -165,9 +165,9 @@ def sign(difference: Difference, better: int) -> int:
     return better if difference.estimate.value > 0 else -better
 
 
-def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
+def card(study: Study, question: Question, answers: Sequence[Claim]) -> Card:
     """A question with its methods, as it is shown."""
-    best = min((claim.verdict for claim in made), key=list(VERDICTS).index)
+    best = min((claim.verdict for claim in answers), key=list(VERDICTS).index)
     unit, baseline = study.unit(question.metric), study.baseline_name
     controls = controls_of(study, question)
     top = leader(study, question, controls)
@@ -179,24 +179,24 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
         columns.append(
             ("against the best control", f"difference to {study.name(top)}, the control with the best value")
         )
-    shares = needed(study, question, made)
+    shares = needed(study, question, answers)
     if shares:
         n = question.metric.removeprefix("pass@")
         columns.append((f"samples, of {n}", f"share of {baseline}'s {n} samples that suffices to solve as much"))
-    if any(claim.detectable for claim in made):
+    if any(claim.detectable for claim in answers):
         columns.append(
             ("would have seen", "smallest true difference to the baseline that this study sees with 80 % power")
         )
     columns.append(("verdict", "from all differences to the baseline and the controls, after Holm's correction"))
     empty = [Cell()] * len(columns)
-    lines = [Line(baseline, [level(study, question, study.baseline_of(made[0].row)), *empty[1:]], "baseline")]
-    for claim in made:
+    lines = [Line(baseline, [level(study, question, study.baseline_of(answers[0].row)), *empty[1:]], "baseline")]
+    for claim in answers:
         cells = [estimate_cell(claim.value, unit), difference_cell(claim.to_baseline, unit)]
         if top is not None:
             cells.append(difference_cell(claim.to_controls.get(top), unit))
         if shares:
             cells.append(shares.get(claim.row, Cell()))
-        if any(one.detectable for one in made):
+        if any(claim.detectable for claim in answers):
             told = claim.detectable is not None
             cells.append(Cell(number(claim.detectable, unit), sort=claim.detectable) if told else Cell())
         tone, words = VERDICTS[claim.verdict]
@@ -205,9 +205,9 @@ def card(study: Study, question: Question, made: Sequence[Claim]) -> Card:
     for row in controls:
         cells = [level(study, question, row), against_baseline(study, question, row)]
         lines.append(Line(study.name(row), [*cells, *empty[2:]], "control"))
-    tested = sum(1 + len(claim.to_controls) for claim in made)
+    tested = sum(1 + len(claim.to_controls) for claim in answers)
     note = f"Holm's correction over the {tested} differences of methods to {baseline} and to controls."
-    text, table = sentence(study, question, made), Table("", columns, lines)
+    text, table = sentence(study, question, answers), Table("", columns, lines)
     return Card(question.title, VERDICTS[best][0], BADGES[best], text, table, note)
 
 
@@ -224,13 +224,13 @@ def against_baseline(study: Study, question: Question, row: Row) -> Cell:
     )
 
 
-def needed(study: Study, question: Question, made: Sequence[Claim]) -> dict[Row, Cell]:
+def needed(study: Study, question: Question, answers: Sequence[Claim]) -> dict[Row, Cell]:
     """How many samples give what the baseline has with all of its own; nothing for other measures than pass@n."""
     family, _, n = question.metric.partition("@")
     if family != "pass" or int(n) == 1:
         return {}
     cells = {}
-    for claim in made:
+    for claim in answers:
         share = study.samples_needed(claim.row, study.baseline_of(claim.row), question.stage, question.task, int(n))
         if share is not None:
             told = share.value != float("inf")
@@ -246,7 +246,7 @@ def needed(study: Study, question: Question, made: Sequence[Claim]) -> dict[Row,
     return cells
 
 
-def sentence(study: Study, question: Question, made: Sequence[Claim]) -> str:
+def sentence(study: Study, question: Question, answers: Sequence[Claim]) -> str:
     """Who is where, in words."""
     words = {
         "clear": f"{{}} {{is}} ahead of {study.baseline_name} and of every control.",
@@ -258,7 +258,7 @@ def sentence(study: Study, question: Question, made: Sequence[Claim]) -> str:
     }
     parts = []
     for verdict, text in words.items():
-        group = [claim for claim in made if claim.verdict == verdict]
+        group = [claim for claim in answers if claim.verdict == verdict]
         if not group:
             continue
         at_most = -1 if verdict == "beaten" else 0
@@ -280,8 +280,8 @@ def joined(names: Sequence[str]) -> str:
 
 def leader(study: Study, question: Question, rows: Sequence[Row]) -> Row | None:
     """The row with the best value."""
-    found = {row: study.estimate(row, question.stage, question.task, question.metric) for row in rows}
-    return max(found, key=lambda row: question.better * found[row].value, default=None)
+    estimates = {row: study.estimate(row, question.stage, question.task, question.metric) for row in rows}
+    return max(estimates, key=lambda row: question.better * estimates[row].value, default=None)
 
 
 def what_beats_what(study: Study, asked: Sequence[Question]) -> Table | None:
@@ -296,7 +296,7 @@ def what_beats_what(study: Study, asked: Sequence[Question]) -> Table | None:
         question: study.difference(*pair, question.stage, question.task, question.metric)
         for question, pair in contests.items()
     }
-    family = with_holm({question: one for question, one in family.items() if one is not None})
+    family = with_holm({question: difference for question, difference in family.items() if difference is not None})
     lines = []
     for question, difference in family.items():
         best, rival = contests[question]
@@ -321,9 +321,9 @@ def what_beats_what(study: Study, asked: Sequence[Question]) -> Table | None:
     return Table("", columns, lines, note, "question") if lines else None
 
 
-def overall(study: Study, made: Sequence[Sequence[Claim]]) -> tuple[str, str, str]:
+def overall(study: Study, claims_of: Sequence[Sequence[Claim]]) -> tuple[str, str, str]:
     """Tone, badge and sentence for the whole report: how the last stage ended, and what was seen before it."""
-    groups = [group for group in made if group]
+    groups = [group for group in claims_of if group]
     if not groups:
         return "", "", ""
     last = [group for group in groups if group[0].question.stage == study.stages[-1]] or groups

@@ -133,18 +133,24 @@ class Study:
         if row.method == self.baseline:
             return None if row == self.rows[0] or len(self.main_rows) != len(self.rows) else self.rows[0]
         same = Row(self.baseline, row.temperature)
-        return same if same in self.rows else next(one for one in self.main_rows if one.method == self.baseline)
+        return same if same in self.rows else next(row for row in self.main_rows if row.method == self.baseline)
 
     def members(self, task: str) -> list[str]:
         """The tasks behind an average: all graded ones of its group."""
         group = MAIN if task == AVERAGE else task
         graded = {key[2] for key in self.values if key[3] == "pass@1"}
-        return [name for name, own in self.groups.items() if own == group and name in graded and name != AVERAGE]
+        return [
+            name for name, its_group in self.groups.items() if its_group == group and name in graded and name != AVERAGE
+        ]
 
     def tasks(self, group: str, metric: str = "pass@1") -> list[str]:
         """Tasks of a group that have the metric, in the order in which they were evaluated."""
         present = {key[2] for key in self.values if key[3] == metric}
-        return [name for name, own in self.groups.items() if own == group and name in present and name != AVERAGE]
+        return [
+            name
+            for name, its_group in self.groups.items()
+            if its_group == group and name in present and name != AVERAGE
+        ]
 
     @cached_property
     def headline(self) -> str | None:
@@ -192,15 +198,17 @@ class Study:
         k, counts = int(metric.removeprefix("pass@")), self.items.get((row, stage, task, "num_correct"), {})
         size = {seed: self.facts[row, stage, seed, task]["num_samples"] for seed in counts}
         return {
-            seed: {item: pass_at_k(size[seed], int(count), k) for item, count in own.items()}
-            for seed, own in counts.items()
+            seed: {item: pass_at_k(size[seed], int(count), k) for item, count in of_seed.items()}
+            for seed, of_seed in counts.items()
             if size[seed] >= k
         }
 
     def is_trained(self, row: Row, stage: str) -> bool:
         """False where several seeds evaluate the same weights: then they say nothing about training."""
         weights = [
-            run["weights"] for (method, own, _), run in self.runs.items() if (method, own) == (row.method, stage)
+            run["weights"]
+            for (method, run_stage, _), run in self.runs.items()
+            if (method, run_stage) == (row.method, stage)
         ]
         return len(weights) < 2 or None in weights or len(set(weights)) > 1
 
@@ -215,7 +223,7 @@ class Study:
         if len(scores) == 1 or not trained:
             if stored is None:
                 return statistics.mean_of_estimates(
-                    [self.estimate(row, stage, one, metric) for one in self.members(task)]
+                    [self.estimate(row, stage, member, metric) for member in self.members(task)]
                 )
             first = next(iter(stored.values()))
             if len(scores) == 1 or not self.item_values(row, stage, task, metric):
@@ -233,13 +241,13 @@ class Study:
     @cached
     def pairs(self, row: Row, other: Row, stage: str, task: str, metric: str) -> tuple[dict, dict, str] | None:
         """The values to compare, side by side, and over what: {"": one per seed}, or {task: one per problem}."""
-        a, b = (self.scores(one, stage, task, metric) for one in (row, other))
+        a, b = (self.scores(side, stage, task, metric) for side in (row, other))
         seeds = [*zip(a, b, strict=True)] if len(a) == len(b) == 1 else [(seed, seed) for seed in a if seed in b]
         if len(seeds) >= statistics.LEAST_FOR_T and (self.is_trained(row, stage) or self.is_trained(other, stage)):
-            return {"": [a[one] for one, _ in seeds]}, {"": [b[one] for _, one in seeds]}, "seeds"
+            return {"": [a[seed] for seed, _ in seeds]}, {"": [b[seed] for _, seed in seeds]}, "seeds"
         sides: tuple[dict, dict] = ({}, {})
         for name in self.members(task) if task == AVERAGE or task in self.side_groups else [task]:
-            of_items = [self.item_values(one, stage, name, metric) for one in (row, other)]
+            of_items = [self.item_values(each, stage, name, metric) for each in (row, other)]
             if not seeds or any(pair[side] not in of_items[side] for pair in seeds for side in (0, 1)):
                 return None
             runs = [[of_items[side][pair[side]] for pair in seeds] for side in (0, 1)]
@@ -253,7 +261,7 @@ class Study:
     def difference(self, row: Row, other: Row, stage: str, task: str, metric: str) -> Difference | None:
         """`row` minus `other`: paired by seed from three on, else by problem, else unpaired. None where they do not
         both have the metric, or were not given the same task."""
-        a, b = (self.estimate(one, stage, task, metric) for one in (row, other))
+        a, b = (self.estimate(side, stage, task, metric) for side in (row, other))
         if a is None or b is None or self.obstacle(row, other, stage, task):
             return None
         pairs = self.pairs(row, other, stage, task, metric)
@@ -274,7 +282,7 @@ class Study:
 
     def samples_needed(self, row: Row, other: Row, stage: str, task: str, n: int) -> Estimate | None:
         """The share of the other's n samples with which the row has the same chance that one is right."""
-        tables = [self.pass_tables(one, stage, task, n) for one in (row, other)]
+        tables = [self.pass_tables(side, stage, task, n) for side in (row, other)]
         seeds = [seed for seed in tables[0] if seed in tables[1]]
         if not seeds or self.obstacle(row, other, stage, task):
             return None
@@ -285,16 +293,16 @@ class Study:
         counts = self.items.get((row, stage, task, "num_correct"), {})
         size = {seed: self.facts[row, stage, seed, task]["num_samples"] for seed in counts}
         return {
-            seed: np.array([pass_curve(size[seed], int(count), n) for count in own.values()])
-            for seed, own in counts.items()
+            seed: np.array([pass_curve(size[seed], int(count), n) for count in of_seed.values()])
+            for seed, of_seed in counts.items()
             if size[seed] >= n
         }
 
     def obstacle(self, row: Row, other: Row, stage: str, task: str) -> str | None:
         """Why two rows cannot be compared on a task; None when they can."""
         for name in self.members(task) if task == AVERAGE or task in self.side_groups else [task]:
-            a, b = ([fact for key, fact in self.facts.items() if key[:2] == (one, stage) and key[3] == name]
-                    for one in (row, other))  # fmt: skip
+            a, b = ([fact for key, fact in self.facts.items() if key[:2] == (side, stage) and key[3] == name]
+                    for side in (row, other))  # fmt: skip
             if {fact.get("prompt_hash") for fact in a} != {fact.get("prompt_hash") for fact in b}:
                 return "other prompts" if a and b else None
             if a and b and rules(a) != rules(b):
@@ -309,7 +317,7 @@ class Study:
             for method in dict.fromkeys(row.method for row in self.rows)
         }
         by_method = {method: rows for method, rows in by_method.items() if len(rows) > 1}
-        rows = [row for own in by_method.values() for row in own]
+        rows = [row for at_temperatures in by_method.values() for row in at_temperatures]
         names = [
             name
             for name in self.tasks(MAIN, "self_bleu")
@@ -317,18 +325,21 @@ class Study:
         ]
         graded = [name for name in names if all(self.item_values(row, stage, name, "pass@1") for row in rows)]
         return graded or names, {
-            method: Curve([row.temperature for row in own], self.curve_scores(own, stage, graded or names))
-            for method, own in by_method.items()
+            method: Curve(
+                [row.temperature for row in at_temperatures], self.curve_scores(at_temperatures, stage, graded or names)
+            )
+            for method, at_temperatures in by_method.items()
         }
 
     def curve_scores(self, rows: Sequence[Row], stage: str, tasks: Sequence[str]) -> dict[str, dict[str, list]]:
         """{metric: {task: {item: value} of each row}}, for metrics that all rows have."""
         scores: dict[str, dict[str, list]] = {}
         for metric in ("pass@1", "self_bleu", "distinct_answers", "entropy", "sampled_entropy"):
-            found = {name: [self.item_values(row, stage, name, metric) for row in rows] for name in tasks}
-            if all(runs for own in found.values() for runs in own):
+            by_task = {name: [self.item_values(row, stage, name, metric) for row in rows] for name in tasks}
+            if all(runs for of_rows in by_task.values() for runs in of_rows):
                 scores[metric] = {
-                    name: [statistics.item_means(list(runs.values())) for runs in own] for name, own in found.items()
+                    name: [statistics.item_means(list(runs.values())) for runs in of_rows]
+                    for name, of_rows in by_task.items()
                 }
         return scores
 
@@ -338,14 +349,16 @@ class Study:
         first = curves.get(self.baseline)
         if not tasks or first is None:
             return {}
-        found: dict[str, list[Matched]] = {}
+        comparisons: dict[str, list[Matched]] = {}
         for method, curve in curves.items():
             if method == self.baseline:
                 continue
             for match, compared in MATCHES:
-                if all({match, compared} <= one.scores.keys() for one in (curve, first)):
-                    found.setdefault(method, []).append(matched_difference(curve, first, match=match, compare=compared))
-        return found
+                if all({match, compared} <= each.scores.keys() for each in (curve, first)):
+                    comparisons.setdefault(method, []).append(
+                        matched_difference(curve, first, match=match, compare=compared)
+                    )
+        return comparisons
 
 
 def staged(results: Results) -> Results:

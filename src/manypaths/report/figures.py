@@ -117,12 +117,18 @@ def samples(study: Study) -> Figure | None:
     for family, name in SAMPLES.items() if task else ():
         ks = sorted({1, *study.ks(task, family)})  # a single sample has nothing to vote with, and is pass@1
         drawn = [
-            {**described(study, row, stage), "stage": stage, "k": k, "y": one.value, "text": said(one, "share", " %")}
+            {
+                **described(study, row, stage),
+                "stage": stage,
+                "k": k,
+                "y": estimate.value,
+                "text": said(estimate, "share", " %"),
+            }
             for stage in study.stages
             for row in study.main_rows
             for k in (ks if len(ks) > 1 else ())
-            for one in [study.estimate(row, stage, task, f"{family}@{k}" if k > 1 else "pass@1")]
-            if one
+            for estimate in [study.estimate(row, stage, task, f"{family}@{k}" if k > 1 else "pass@1")]
+            if estimate
         ]
         extent = [extreme((value["y"] for value in drawn), default=0) for extreme in (min, max)]
         for stage in study.stages:
@@ -181,12 +187,14 @@ def forgetting(study: Study) -> Figure | None:
     panels = [(title, values, axis) for title, values, axis in panels if values]
     if not panels:
         return None
-    made = []
+    charts = []
     for title, values, axis in panels:
         everything += values
-        made.append((title, dot_chart(study, values, axis, list(dict.fromkeys(one["group"] for one in values))), None))
+        charts.append(
+            (title, dot_chart(study, values, axis, list(dict.fromkeys(value["group"] for value in values))), None)
+        )
     caption = "What the models still do besides what they were trained on, with 95 % intervals."
-    return figure(study, "forgetting", "What was forgotten", caption, made, everything)
+    return figure(study, "forgetting", "What was forgotten", caption, charts, everything)
 
 
 def temperature(study: Study) -> Figure | None:
@@ -261,8 +269,8 @@ def logged(study: Study, row: Row, stage: str, name: str) -> Values:
     """What training logged under a name, by step, averaged over seeds; nothing where there is a single value."""
     runs = [
         run.get("training") or {}
-        for (method, own, _), run in study.runs.items()
-        if (method, own) == (row.method, stage)
+        for (method, run_stage, _), run in study.runs.items()
+        if (method, run_stage) == (row.method, stage)
     ]
     logs = [run for run in runs if run.get(name)]
     values = []
@@ -285,11 +293,11 @@ def dots(study: Study, columns: Iterable[tuple[str, str, str, str]], rows: Seque
     for stage, task, metric, name in columns:
         unit = study.unit(metric)
         for row in rows:
-            one = study.estimate(row, stage, task, metric)
-            if one:
-                low, high = (one.value if limit is None else limit for limit in (one.low, one.high))
-                text = said(one, unit, " %" if unit == "share" else "")
-                values.append({**described(study, row, stage), "group": name, "x": one.value, "low": low, "high": high,
+            estimate = study.estimate(row, stage, task, metric)
+            if estimate:
+                low, high = (estimate.value if limit is None else limit for limit in (estimate.low, estimate.high))
+                text = said(estimate, unit, " %" if unit == "share" else "")
+                values.append({**described(study, row, stage), "group": name, "x": estimate.value, "low": low, "high": high,
                                "share": unit == "share", "text": text})  # fmt: skip
     return values
 
@@ -369,17 +377,17 @@ def mean_over(study: Study, row: Row, stage: str, tasks: Sequence[str], metric: 
 
 def figure(study: Study, name: str, title: str, caption: str, panels: Iterable[tuple[str, list[alt.Chart], int | None]],
            values: Values) -> Figure:  # fmt: skip
-    made = []
+    charts = []
     for heading, layers, height in panels:
         chart = alt.layer(*layers)
         chart = chart.properties(height=height) if height else chart
         spec = chart.to_dict()
         spec.pop("config", None)
-        made.append(
+        charts.append(
             Panel(heading, {**spec, "width": "container", "autosize": {"type": "fit-x", "contains": "padding"}})
         )
     present = {value["series"] for value in values}
-    return Figure(name, title, caption, made, [one for one in series_of(study) if one in present])
+    return Figure(name, title, caption, charts, [series for series in series_of(study) if series in present])
 
 
 def without_legends(value: Any) -> Any:

@@ -20,7 +20,9 @@ from .table import Alert, Card, Cell, Completions, Facts, Figure, Report, Table
 
 TONES = {"good": "green", "warn": "yellow", "bad": "red", "open": "cyan", "none": "dim"}
 LABEL_WIDTH = 26  # longer names continue on the next line
-SAFE = str.maketrans({one: f"\\{one}" for one in "\\`*_{}[]<>#|$~"})  # what Markdown would take for markup
+SAFE = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_{}[]<>#|$~"}
+)  # what Markdown would take for markup
 
 
 def html(report: Report, study: Study) -> str:
@@ -195,9 +197,9 @@ def _(table: Table, console: Console) -> None:
         drawn.add_column("", overflow="fold", width=label)
         for place in block:
             drawn.add_column(heads[place], justify="right", overflow="fold", max_width=console.width - label - 2)
-        for line, own in zip(table.lines, cells, strict=True):
+        for line, row in zip(table.lines, cells, strict=True):
             style = {"baseline": "bold", "control": "italic"}.get(line.kind, "")
-            drawn.add_row(Text(line.label, style=style), *(own[place] for place in block))
+            drawn.add_row(Text(line.label, style=style), *(row[place] for place in block))
         console.print(drawn)
     if table.note:
         console.print(Text(table.note, style="dim"))
@@ -205,15 +207,15 @@ def _(table: Table, console: Console) -> None:
 
 def blocks(widths: Sequence[int], room: int) -> list[list[int]]:
     """Columns in as few blocks as fit, each column with one space beside it."""
-    made: list[list[int]] = []
+    parts: list[list[int]] = []
     left = 0
     for place, wide in enumerate(widths):
-        if not made or wide + 1 > left:
-            made.append([])
+        if not parts or wide + 1 > left:
+            parts.append([])
             left = room
-        made[-1].append(place)
+        parts[-1].append(place)
         left -= wide + 1
-    return made
+    return parts
 
 
 def width(text: str) -> int:

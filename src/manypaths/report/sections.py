@@ -51,15 +51,15 @@ QUALITY = {
 def report_of(study: Study, folder: Path) -> Report:
     """Everything that is said about these results. `folder` is where the report will lie: links start there."""
     asked = claims.questions(study)
-    made = [claims.claims(study, question) for question in asked]
-    tone, badge, verdict = claims.overall(study, made)
+    claims_of = [claims.claims(study, question) for question in asked]
+    tone, badge, verdict = claims.overall(study, claims_of)
     pictures = figures(study)
     sections = [
         section("What may distort the numbers", "", *alerts(study)),
         section("What beats what", "For each question the best objective and the best of the cheap controls.",
                 claims.what_beats_what(study, asked)),
         section("Question by question", card_text(study), *(
-            claims.card(study, question, own) for question, own in zip(asked, made, strict=True) if own)),
+            claims.card(study, question, answers) for question, answers in zip(asked, claims_of, strict=True) if answers)),
         benchmarks(study, pictures.get("benchmarks")),
         section("Accuracy and diversity", "", pictures.get("accuracy_diversity")),
         section("One sample and many", "", pictures.get("samples"), *samples_tables(study)),
@@ -80,7 +80,7 @@ def report_of(study: Study, folder: Path) -> Report:
     day = str(study.results.header.get("created", ""))[:10]
     return Report(
         " · ".join(part for part in ("manypaths", kind, day) if part), title, lead, tone, badge, verdict, strip(study),
-        [one for one in sections if one is not None],
+        [part for part in sections if part is not None],
     )  # fmt: skip
 
 
@@ -122,8 +122,8 @@ def strip(study: Study) -> list[tuple[str, str]]:
         last = {name: study.values.get((*run, name), {}) for name in ("ce", "entropy", "top1", "reward", "length")}
         return [
             (f"{glossary.metric(name).label} at the end", glossary.number(score["value"], score["unit"]))
-            for name, own in last.items()
-            for score in own.values()
+            for name, by_metric in last.items()
+            for score in by_metric.values()
         ]
     seeds = len({seed for _, _, seed in study.runs} - {None})
     facts = [("methods", str(len({row.method for row in study.rows} - study.controls.keys())))]
@@ -166,7 +166,7 @@ def card_text(study: Study) -> str:
 
 def alerts(study: Study) -> list[Alert]:
     """Shares of samples that distort scores, and rows that were sampled, asked or graded in different ways."""
-    found = []
+    alerts_of = []
     for metric, (title, advice) in QUALITY.items():
         worst: dict[str, dict[str, float]] = {}
         for (row, stage, task, name), seeds in study.values.items():
@@ -178,10 +178,10 @@ def alerts(study: Study) -> list[Alert]:
             f"{label}: " + ", ".join(f"{glossary.task(task)} {share:.0%}" for task, share in tasks.items())
             for label, tasks in worst.items()
         ]
-        found += [Alert(title, where, advice)] if where else []
+        alerts_of += [Alert(title, where, advice)] if where else []
     differing = [text for task in study.tasks(MAIN) for text in sampled_differently(study, task)]
     if differing:
-        found.append(
+        alerts_of.append(
             Alert("Models were not sampled alike", differing, "Their scores differ by more than the models do.")
         )
     others = [
@@ -192,8 +192,10 @@ def alerts(study: Study) -> list[Alert]:
         if (other := study.baseline_of(row)) and (reason := study.obstacle(row, other, stage, task))
     ]
     if others:
-        found.append(Alert(f"Not comparable with {study.baseline_name}", others, "These are left out of comparisons."))
-    return found
+        alerts_of.append(
+            Alert(f"Not comparable with {study.baseline_name}", others, "These are left out of comparisons.")
+        )
+    return alerts_of
 
 
 def sampled_differently(study: Study, task: str) -> list[str]:
@@ -285,29 +287,33 @@ def temperature(study: Study, figure: Figure | None) -> Section | None:
     many = any(task["num_samples"] > 1 for task in study.results.tasks)
     if not many or (study.results.experiment and figure is None):
         return None
-    found = study.matched()
+    matched = study.matched()
     lines, notes = [], []
-    kinds = list(dict.fromkeys((one.match, one.compare) for own in found.values() for one in own))
-    for method, own in found.items():
-        by_kind = {(one.match, one.compare): one for one in own}
+    kinds = list(
+        dict.fromkeys(
+            (comparison.match, comparison.compare) for comparisons in matched.values() for comparison in comparisons
+        )
+    )
+    for method, comparisons in matched.items():
+        by_kind = {(comparison.match, comparison.compare): comparison for comparison in comparisons}
         cells = []
         for kind in kinds:
-            one = by_kind.get(kind)
+            comparison = by_kind.get(kind)
             unit = study.unit(kind[1])
-            if one is None or one.difference is None:
-                cells.append(Cell("" if one is None else "not comparable"))
-                notes += [f"{method}: {one.reason}."] if one else []
+            if comparison is None or comparison.difference is None:
+                cells.append(Cell("" if comparison is None else "not comparable"))
+                notes += [f"{method}: {comparison.reason}."] if comparison else []
                 continue
-            cell = estimate_cell(one.difference, unit)
+            cell = estimate_cell(comparison.difference, unit)
             cells.append(
                 Cell(
-                    number(one.difference.value, unit, signed=True),
+                    number(comparison.difference.value, unit, signed=True),
                     cell.spread,
-                    strong=bool(one.difference.sign()),
+                    strong=bool(comparison.difference.sign()),
                     sort=cell.sort,
                 )
             )
-            notes += [f"{method}: {one.reason}."] if one.reason else []
+            notes += [f"{method}: {comparison.reason}."] if comparison.reason else []
         lines.append(Line(method, cells))
     columns = [(f"{glossary.metric(compared).label} at equal {glossary.metric(match).label}", glossary.metric(compared).meaning)
                for match, compared in kinds]  # fmt: skip
@@ -356,8 +362,8 @@ def every_score(study: Study) -> list[Part | None]:
     for _, _, task, metric in study.values:
         columns.setdefault(task, {})[task, metric] = None
     return [
-        score_table(study, titled(glossary.task(task).capitalize(), study, stage), stage, own, study.rows)
-        for task, own in columns.items()
+        score_table(study, titled(glossary.task(task).capitalize(), study, stage), stage, metrics, study.rows)
+        for task, metrics in columns.items()
         for stage in study.stages
     ]
 
@@ -378,9 +384,9 @@ def left_out(study: Study, folder: Path) -> Table | None:
     for entry in study.results.left_out:
         entries.setdefault((entry["method"], entry["stage"] or "", entry["reason"]), []).append(entry)
     lines = []
-    for (method, stage, reason), own in entries.items():
-        seeds = ", ".join(f"{entry['seed']:g}" for entry in own if entry["seed"] is not None)
-        log = next((entry["log"] for entry in own if entry.get("log")), None)
+    for (method, stage, reason), same in entries.items():
+        seeds = ", ".join(f"{entry['seed']:g}" for entry in same if entry["seed"] is not None)
+        log = next((entry["log"] for entry in same if entry.get("log")), None)
         link = Cell("log", link=relative(Path(log), folder)) if log else Cell()
         lines.append(Line(method, [Cell(STAGE_WORDS.get(stage, stage)), Cell(seeds), Cell(reason, tone="text"), link]))
     columns = [("stage", ""), ("seeds", "training seeds"), ("why", ""), ("log", "")]
@@ -420,7 +426,10 @@ def task_table(study: Study) -> Table | None:
                 "prompts": [str(entry.get("prompt_hash") or "")[:8] for entry in entries],
             }
             lines.append(
-                Line(glossary.task(task), [Cell(", ".join(dict.fromkeys(map(str, own)))) for own in columns.values()])
+                Line(
+                    glossary.task(task),
+                    [Cell(", ".join(dict.fromkeys(map(str, values)))) for values in columns.values()],
+                )
             )
     if not lines:
         return None
@@ -434,7 +443,7 @@ def task_table(study: Study) -> Table | None:
 
 def count(ids: Any) -> int:
     """Ids, or ids by reason."""
-    return len({one for part in ids.values() for one in part}) if isinstance(ids, Mapping) else len(ids or ())
+    return len({item for part in ids.values() for item in part}) if isinstance(ids, Mapping) else len(ids or ())
 
 
 def facts(study: Study) -> Facts:

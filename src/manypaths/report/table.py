@@ -180,20 +180,20 @@ def score_table(
     study: Study, title: str, stage: str, columns: Iterable[Column], rows: Sequence[Row], note: str = ""
 ) -> Table | None:
     """Estimates of rows by columns. What most intervals range over is said below; a dagger marks the others."""
-    columns = [one for one in columns if any(study.scores(row, stage, *one) for row in rows)]
-    found = {row: [study.estimate(row, stage, *column) for column in columns] for row in rows}
-    found = {row: cells for row, cells in found.items() if any(cells)}
-    if not found:
+    columns = [column for column in columns if any(study.scores(row, stage, *column) for row in rows)]
+    cells_of = {row: [study.estimate(row, stage, *column) for column in columns] for row in rows}
+    cells_of = {row: cells for row, cells in cells_of.items() if any(cells)}
+    if not cells_of:
         return None
-    marks, about = intervals(one for cells in found.values() for one in cells if one)
+    marks, about = intervals(cell for cells in cells_of.values() for cell in cells if cell)
     lines = []
-    for row, estimates in found.items():
+    for row, estimates in cells_of.items():
         cells = []
-        for one, (task, metric) in zip(estimates, columns, strict=True):
-            mark = (marks.get(one.over, "") if one else "") + distorted(study, row, stage, task)
-            cells.append(estimate_cell(one, study.unit(metric), mark))
+        for estimate, (task, metric) in zip(estimates, columns, strict=True):
+            mark = (marks.get(estimate.over, "") if estimate else "") + distorted(study, row, stage, task)
+            cells.append(estimate_cell(estimate, study.unit(metric), mark))
         lines.append(line(study, row, stage, cells))
-    if any(DOUBLE_DAGGER in cell.mark for one in lines for cell in one.cells):
+    if any(DOUBLE_DAGGER in cell.mark for each in lines for cell in each.cells):
         about += f" {DOUBLE_DAGGER} More than 5 % of the samples were cut off, timed out or had no readable answer."
     return Table(title, headings(study, columns), lines, f"{note} {about}".strip())
 
@@ -205,12 +205,14 @@ def difference_table(
     pairs = [(row, other) for row in rows if (other := study.baseline_of(row))]
     columns = list(columns)
     family = {(row, column): study.difference(row, other, stage, *column) for row, other in pairs for column in columns}
-    family = with_holm({key: one for key, one in family.items() if one is not None})
+    family = with_holm({key: difference for key, difference in family.items() if difference is not None})
     if not family:
         return None
-    columns = [one for one in columns if any(one == column for _, column in family)]
+    columns = [column for column in columns if any(column == compared for _, compared in family)]
     lines = [
-        line(study, row, stage, [difference_cell(family.get((row, one)), study.unit(one[1])) for one in columns])
+        line(
+            study, row, stage, [difference_cell(family.get((row, column)), study.unit(column[1])) for column in columns]
+        )
         for row in dict.fromkeys(row for row, _ in family)
     ]
     return Table(title, headings(study, columns), lines, about_family(family.values()))
@@ -219,10 +221,10 @@ def difference_table(
 def about_family(family: Iterable[Difference]) -> str:
     """What the asterisks of a table of differences mean."""
     family = list(family)
-    tested = sum(one.adjusted is not None for one in family)
+    tested = sum(difference.adjusted is not None for difference in family)
     if not tested:
         return "Nothing could be tested: there are no three seeds, and no values of the same problems."
-    pairs = Counter(one.estimate.over for one in family).most_common(1)[0][0]
+    pairs = Counter(difference.estimate.over for difference in family).most_common(1)[0][0]
     paired = {"seeds": "paired by training seed", "problems": "paired by problem", "tasks": "paired by problem"}
     return (
         f"* p < 0.05 after Holm's correction over the {tested} differences of this table; they are "
@@ -232,7 +234,10 @@ def about_family(family: Iterable[Difference]) -> str:
 
 def intervals(estimates: Iterable[Estimate]) -> tuple[dict[str, str], str]:
     """{over: mark} and the sentence that explains them; the commonest kind goes unmarked."""
-    kinds = [one for one, _ in Counter(one.over for one in estimates if one.low is not None).most_common()]
+    kinds = [
+        estimate
+        for estimate, _ in Counter(estimate.over for estimate in estimates if estimate.low is not None).most_common()
+    ]
     if not kinds:
         return {}, "No intervals: each number rests on too few values."
     marks = dict(zip(kinds, ("", DAGGER, DAGGER * 2, DAGGER * 3), strict=False))
@@ -252,7 +257,7 @@ def distorted(study: Study, row: Row, stage: str, task: str) -> str:
 
 def headings(study: Study, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Columns go by their metric, by their task where the metric is the same in all, or by both."""
-    made = []
+    explained = []
     for task, metric in columns:
         name, unit = glossary.heading(metric, study.unit(metric)), study.unit(metric)
         meaning = glossary.metric(metric).meaning + (", %" if unit == "share" else "")
@@ -262,12 +267,12 @@ def headings(study: Study, columns: Sequence[Column]) -> list[tuple[str, str]]:
                 name = glossary.task(task)
             elif task != study.headline:
                 name = f"{glossary.task(task)} {name}"
-        made.append((name, meaning))
-    return made
+        explained.append((name, meaning))
+    return explained
 
 
 def line(study: Study, row: Row, stage: str, cells: list[Cell]) -> Line:
-    seeds = len({seed for key, own in study.values.items() if key[:2] == (row, stage) for seed in own})
+    seeds = len({seed for key, by_seed in study.values.items() if key[:2] == (row, stage) for seed in by_seed})
     return Line(row.label, cells, kind_of(study, row), f"{seeds} seed{'s' * (seeds != 1)}")
 
 

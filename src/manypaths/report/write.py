@@ -50,15 +50,15 @@ def write_report(results: Results, folder: str | Path) -> Path:
     """report.html, report.md and plots/*.svg in `folder`, which the caller holds; older ones are replaced."""
     folder = Path(folder)
     study = Study(results)
-    made = report_of(study, folder)
-    plots = render.svgs(made, study)
+    page = report_of(study, folder)
+    plots = render.svgs(page, study)
     if plots:
         (folder / "plots").mkdir(parents=True, exist_ok=True)
     for name, svg in plots.items():
         write_whole(folder / "plots" / f"{name}.svg", svg)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "report.md", render.markdown(made, lambda name: f"plots/{name}.svg"))
-    write_whole(folder / "report.html", render.html(made, study))
+    write_whole(folder / "report.md", render.markdown(page, lambda name: f"plots/{name}.svg"))
+    write_whole(folder / "report.html", render.html(page, study))
     return folder / "report.html"
 
 
@@ -94,6 +94,6 @@ def print_report(results: Results, console: Console | None = None) -> None:
 
 def study_markdown(results: Results, link: str) -> str:
     """The main sections of a report as a part of a document; `link` is the path of a figure with {name} in it."""
-    made = report_of(Study(results), Path())
-    made = replace(made, sections=[section for section in made.sections if not section.folded])
-    return render.markdown(made, lambda name: link.format(name=name), level=2)
+    page = report_of(Study(results), Path())
+    page = replace(page, sections=[section for section in page.sections if not section.folded])
+    return render.markdown(page, lambda name: link.format(name=name), level=2)
