@@ -79,7 +79,7 @@ def test_commands_on_your_data_run_as_written(workplace, capsys):
             ran.append(verb)
     assert ran == ["sft", "eval", "grpo", "objectives", "eval", "eval", "report"]
     assert "ce" in set(load_scores(workplace / "out-eval")["metric"])
-    assert (workplace / "compared" / "report.html").is_file()
+    assert (workplace / "math-report" / "report.html").is_file()
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_experiments_of_the_documents_can_be_planned(workplace, capsys, name):
     printed = capsys.readouterr().out
     methods = RecipeLoader(experiment).get_single_data()["methods"]
     assert len(methods) == 4 and printed.count("manypaths grpo") > len(methods)
-    assert not (workplace / "compared").exists()
+    assert not (workplace / "compare").exists()
 
 
 def test_the_table_of_an_experiment(workplace, capsys):

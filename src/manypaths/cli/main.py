@@ -166,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # for module:function
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")
+    if not sys.stderr.isatty():  # bars of downloads, and of loading and saving weights
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not launch.launched():
         return run(*argv)
     launch.watch_parent()

@@ -43,7 +43,7 @@ class Grid:
     controls: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     compute: Compute = field(default_factory=Compute)
     keep_models: str = "all"
-    output_dir: str = "compared"
+    output_dir: str = "experiment"
     world: str | None = None
 
 

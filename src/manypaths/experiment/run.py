@@ -30,7 +30,7 @@ class ExperimentConfig:
     """Which experiment, and what of its YAML file to override."""
 
     experiment: str | None = helped(None, "YAML file: model, methods, seeds, options of sft, grpo and eval, controls.")
-    output_dir: str | None = helped(None, "Where stages, results and the report go; an interrupted run goes on there.")
+    output_dir: str | None = helped(None, "Where stages, results and the report go; the name of the file if not given.")
     dry_run: bool = helped(False, "Show the stages, their commands and what they will take, and run nothing.")
     workers: int | None = helped(None, "Stages at the same time on this machine.")
 
@@ -59,7 +59,7 @@ def experiment(config: ExperimentConfig) -> Results | None:
     """`manypaths experiment`: run the experiment, or tell its plan and return None. Raises as `run_experiment` does."""
     if config.experiment is None:
         raise ValueError("no experiment is given: manypaths experiment compare.yaml.")
-    recipe = read_recipe(config.experiment)
+    recipe = {"output_dir": Path(config.experiment).stem, **read_recipe(config.experiment)}
     if config.workers is not None:
         recipe["compute"] = {**(recipe.get("compute") or {}), "workers": config.workers}
     if config.output_dir is not None:

@@ -174,9 +174,10 @@ class SFTTrainer(trl.SFTTrainer):
         if self._drifted or abs(rate - requested) <= requested / 2:
             return
         self._drifted = True
+        surer = "surer" if rate < requested else "less sure"
         self.accelerator.print(
             f"warning: at step {self.state.global_step} {rate:.0%} of the tokens are below the threshold, and "
-            f"{requested:.0%} were asked for: the model is no longer as sure as it was at calibration. Where none is below "
+            f"{requested:.0%} were asked for: the model is {surer} than it was at calibration. Where none is below "
             f"it, {self.objective.name} is cross-entropy. A larger calibration_fraction or threshold selects more; the rate "
             "of the whole run is kept in calibration.json."
         )
