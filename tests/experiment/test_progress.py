@@ -63,9 +63,10 @@ def test_the_bar_names_what_runs_and_is_drawn_anew_without_events(clock, stages)
     clock.seconds += 12
     shown = drawn()
     assert re.search(r"12%.*about 105 s left", shown) or re.search(r"12%.*about 2 min left", shown), shown
-    assert re.search(r"CE-0-sft +12 s", shown) and re.search(r"SED-0-sft +step 30/100, 12 s", shown)
+    assert re.search(r"CE-0-sft +12 s", shown) and re.search(r"SED-0-sft +30/100, 12 s", shown)
     clock.seconds += 24
-    assert re.search(r"22%", drawn())
+    stages[0].log.write_text("sampling:   6%|6    | 81/1320 [00:00<00:05]\rsampling:  12%|#    | 161/1320 [00:00<00:04]")
+    assert re.search(r"22%", drawn()) and re.search(r"CE-0-sft +161/1320, 36 s", drawn())
 
 
 def test_without_a_terminal_only_failures_and_scores_are_printed(stages):

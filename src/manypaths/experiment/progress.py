@@ -20,6 +20,7 @@ NAME = 44  # columns of a stage's name
 LINES = 8  # of running stages
 TAIL = 4000  # bytes of a log in which its last step stands
 STEP = re.compile(r"^ *(\d+)/(\d+) ", re.MULTILINE)  # as training's log lines begin
+COUNT = re.compile(r"(?:^|\|) *(\d+/\d+) ", re.MULTILINE)  # there, and in the bars of everything else
 
 
 class Work:
@@ -77,9 +78,8 @@ class Bar(Progress):
         yield self.make_tasks_table(self.tasks)
         running = list(self.work.running.values())
         for stage, started in running[:LINES]:
-            step = last_step(stage)
-            steps = "" if step is None else "step {}/{}, ".format(*step)
-            yield Text(f"     {stage.name:{NAME}} {steps}{duration(time.monotonic() - started)}")
+            counts = COUNT.findall(tail(stage))[-1:]
+            yield Text(f"     {stage.name:{NAME}} {', '.join([*counts, duration(time.monotonic() - started)])}")
         if len(running) > LINES:
             yield Text(f"     and {len(running) - LINES} more")
 
@@ -100,20 +100,20 @@ def progress(stages: Sequence[Stage], costs: Mapping[str, float], slots: int, co
         yield told
 
 
-def last_step(stage: Stage) -> tuple[int, int] | None:
-    """The step that a stage's log told last, and of how many."""
+def share(stage: Stage) -> float | None:
+    """Of the steps of a training, as far as its log has told them."""
+    steps = STEP.findall(tail(stage))
+    return int(steps[-1][0]) / int(steps[-1][1]) if steps else None
+
+
+def tail(stage: Stage) -> str:
+    """The end of a stage's log, since its last start."""
     try:
         with open(stage.log, "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
-            found = STEP.findall(log.read().decode(errors="replace").rpartition("\n== ")[2])  # of its last start
+            return log.read().decode(errors="replace").rpartition("\n== ")[2]
     except OSError:
-        return None
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
-
-
-def share(stage: Stage) -> float | None:
-    step = last_step(stage)
-    return None if step is None else step[0] / step[1]
+        return ""
 
 
 def headline_of(stage: Stage) -> str:
