@@ -20,7 +20,14 @@ from .option_help import short_help
 
 
 class RecipeLoader(yaml.SafeLoader):
-    """YAML as people write it: 1e-5 is a number (YAML 1.1 wants 1.0e-5), and `no` is a word, not false."""
+    """YAML as people write it: 1e-5 is a number (YAML 1.1 wants 1.0e-5), `no` is a word, not false, and a key comes once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value[::-1]:
+            if names.count(key.value) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 BOOLEAN = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
@@ -108,20 +115,22 @@ def full_name(option: str, known: Container[str]) -> str:
 
 
 def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
-    """The command line without `--name value` or `--name=value`, and the last such value."""
-    rest, value, waiting = [], None, False
+    """The command line without `--name value` or `--name=value`, and that value."""
+    rest, values, waiting = [], [], False
     for token in argv:
         if waiting:
-            value, waiting = token, False
+            values, waiting = [*values, token], False
         elif token.replace("-", "_") == f"__{name}":
             waiting = True
         elif token.partition("=")[0].replace("-", "_") == f"__{name}":
-            value = token.partition("=")[2]
+            values.append(token.partition("=")[2])
         else:
             rest.append(token)
     if waiting:
         raise ValueError(f"--{name} needs a value after it.")
-    return rest, value
+    if len(values) > 1:
+        raise ValueError(f"--{name} is given twice ({', '.join(values)}); give one.")
+    return rest, next(iter(values), None)
 
 
 def read_recipe(path: str) -> dict[str, Any]:
@@ -182,8 +191,13 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
 def unknown_message(token: str, known: Sequence[str]) -> str:
     name = token.partition("=")[0]
     if token.startswith("-") or token.isidentifier():
-        near = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "see --help for the options."
+        given = name.lstrip("-").replace("-", "_")
+        near = [each for each in known if given == "".join(word[0] for word in each.split("_"))]  # lr
+        near += [each for each in known if f"_{given}_" in f"_{each}_"]
+        near += difflib.get_close_matches(given, known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join([*dict.fromkeys(near)][:3])}?" if near else "see --help for the options."
+        if not near and "objective_kwargs" in known:
+            hint += " Hyper-parameters of an objective go into objective_kwargs."
         return f"unknown option {name.lstrip('-')!r}; {hint}"
     return f"unexpected {token!r}; options are --key value."
 

@@ -40,8 +40,9 @@ def told(error: Exception) -> str:
     """What a user's function raised, and its own last line of the traceback: not ours, and not a library's."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")))
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
-    return f"{type(error).__name__}: {error} ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<frozen"))]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 RUN_FILE = "manypaths_run.json"
 LOCK = ".lock"
+TRIES = 1000  # of making a folder that others may take away
 SHOWN = 5  # differing settings in one message
 
 # What says where results go, how they are shown and who is told: a run stays the same run when these change.
@@ -205,11 +206,13 @@ def lock(folder: Path) -> BinaryIO:
 
     Whoever had it before may take its empty folder away between any two lines; then all is done again.
     """
-    while True:
+    for left in reversed(range(TRIES)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / LOCK).open("ab")
         except FileNotFoundError:
+            if not left:  # a place such as /proc, where no folder can be made
+                raise
             continue
         except FileExistsError as error:
             if os.path.lexists(folder) and not folder.is_dir():

@@ -59,8 +59,8 @@ def flat(options):
     return [token for option in options.items() for token in option]
 
 
-def refused(capsys, message, code, left=()):
-    """The exit code says user's mistake, stderr is one line with the message, nothing was written."""
+def refused(capsys, message, code, left):
+    """The exit code says user's mistake, one line has the message, nothing was written."""
     error = capsys.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("manypaths ")]
     assert code == 2 and len(lines) == 1 and message in lines[0], error
@@ -115,79 +115,13 @@ def test_resume_continues_the_same_run_only(start, capsys):
     assert sorted(path.name for path in (start / "out").iterdir()) == before
 
 
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        (["--objective", "gemm"], "Unknown objective 'gemm'. Did you mean gem"),
-        (["--objective", "sed", "--objective_kwargs", "{top_k: 1"], "objective_kwargs is not JSON"),
-        (["--objectve", "sed"], "unknown option 'objectve'; did you mean objective"),
-        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
-        (["--config", "none.yaml"], "No recipe at none.yaml"),
-        (["--resume_from_checkpoint", "true"], "out holds no complete checkpoint to resume from"),
-        (["--resume_from_checkpoint", "there"], "There is no checkpoint folder there"),
-        (["--dataset_name", "none.jsonl"], "No data file at none.jsonl"),
-        (["--dataset_name", "start/model.safetensors"], "Cannot read start/model.safetensors"),
-        (["--model_name_or_path", "./none"], "There is no model in ./none"),
-        (["--model_name_or_path", "none"], "'none' is not a folder here and not a model of the hub"),
-        (["--eval_dataset_name", "chats.jsonl"], "eval_strategy is no"),
-        (["--eval_strategy", "epoch"], "Cannot take split 'test' of chats.jsonl"),
-        (
-            ["--dataset_columns", '{"text": "none"}'],
-            "no column 'none' to use as 'text'; found prompt, completion, answer",
-        ),
-        (["--dataset_columns", "text"], "dataset_columns is not JSON"),
-        (["--max_length", "2"], "no trained token"),
-        (["--accelerate_config", "none"], "none is neither a file nor a valid config"),
-    ],
-)
-def test_mistakes_are_one_line_and_leave_nothing(start, capsys, extra, message):
-    refused(capsys, message, sft(*extra))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "bad.jsonl is empty"),
-        ('{"text": "a"}\n{"text" "b"}\n', "bad.jsonl, line 2: broken JSON"),
-        ("[1, 2]\n", "bad.jsonl, row 1: 'text' must be text, found a number"),
-        (
-            '{"question": "a", "reply": "b"}\n',
-            "bad.jsonl has the columns question, reply; accepted are: input_ids;",
-        ),
-        ('{"input_ids": [3, 4], "labels": [-100, -100]}\n', "no trained token"),
-    ],
-)
-def test_bad_data_is_one_line_and_leaves_nothing(start, capsys, content, message):
-    (start / "bad.jsonl").write_text(content)
-    refused(capsys, message, sft(data="bad.jsonl"), left=["bad.jsonl"])
-
-
-def test_a_tokenizer_larger_than_the_embedding_is_refused(start, capsys, tokenizer):
-    tiny_llama(len(tokenizer) - 3).save_pretrained("start")
-    refused(capsys, "the model's embedding only", sft())
-
-
-def test_unmarked_assistant_part_is_refused(start, capsys):
-    write(
-        "talk.jsonl",
-        [{"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]}],
-    )
-    (start / "start" / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    refused(
-        capsys,
-        "does not mark what the assistant says",
-        sft("--assistant_only_loss", data="talk.jsonl"),
-        left=["talk.jsonl"],
-    )
-
-
 def test_debug_shows_the_traceback(start, monkeypatch):
     monkeypatch.setenv("MANYPATHS_DEBUG", "1")
     with pytest.raises(ValueError, match="Unknown objective"):
         sft("--objective", "gemm")
 
 
-def test_grpo_with_an_own_reward_and_its_refusals(start, capsys):
+def test_grpo_with_an_own_reward_and_a_hopeless_one(start, capsys):
     (start / "grpo_mine.py").write_text(
         "def odd(completion_ids, **columns):\n    return [float(sum(ids) % 2) for ids in completion_ids]\n"
         "def never(completions, **columns):\n    return [0.0] * len(completions)\n"
@@ -207,8 +141,6 @@ def test_grpo_with_an_own_reward_and_its_refusals(start, capsys):
         }
         return main(["grpo", *flat(given), *flat(sizes), *QUIET, *extra])
 
-    refused(capsys, "--reward is missing", grpo(), left=["grpo_mine.py"])
-    refused(capsys, "Unknown reward 'mth'. Did you mean math", grpo("--reward", "mth"), left=["grpo_mine.py"])
     code = grpo("--reward", "grpo_mine:never", "--max_completion_length", "200")
     refused(capsys, "all rewards are equal", code, left=["grpo_mine.py"])
     assert grpo("--reward", "grpo_mine:odd", "--preflight_prompts", "0") == 0
@@ -252,13 +184,12 @@ def test_objectives_lists_them_all(capsys, monkeypatch):
     assert "threshold=(calibrated)" in out and "2602.07464" in out
 
 
-def test_help_and_unknown_subcommands(capsys):
+def test_help(capsys):
     for argv in ([], ["--help"], ["-h"]):
         assert main(argv) == 0
         out = capsys.readouterr().out
         assert all(name in out for name in SUBCOMMANDS)
-    assert main(["sfft"]) == 2
-    assert "manypaths sfft: there is no such subcommand. Did you mean sft" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_help_of_a_subcommand_is_one_screen(subcommand, capsys, monkeypatch):
@@ -280,18 +211,6 @@ def test_all_options_are_shown_when_asked(capsys):
     with pytest.raises(SystemExit):
         main(["sft", "--help_all"])
     assert "--adam_beta1" in capsys.readouterr().out
-
-
-def test_a_tracker_that_is_not_installed_is_one_line(start, capsys):
-    assert sft("--report_to", "wandb") == 2
-    refused(capsys, "--report_to wandb: it is not installed", 2, ())
-
-
-def test_an_adapter_whose_base_lies_elsewhere_names_it(start, capsys):
-    (start / "adapter").mkdir()
-    (start / "adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "./gone/base"}))
-    assert main(["eval", "--model", "adapter", "--data", "chats.jsonl"]) == 2
-    assert "adapter is an adapter of ./gone/base, which cannot be found from here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ class LaunchConfig:
     main_process_ip: str | None = helped(None, "Address of machine 0.")
     main_process_port: int | None = helped(None, "Port on machine 0.")
 
+    def __post_init__(self) -> None:
+        for name in ("num_processes", "num_machines"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+
 
 def launched() -> bool:
     """Whether this process is one of several (ours, `accelerate launch` or `torchrun`)."""

@@ -6,6 +6,7 @@ form and `instruction` with `input` and `output` as in Alpaca. Every failure is 
 with the place and the cure.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -44,6 +45,7 @@ COMPANIONS = (
     "images",
 )
 UNTRAINABLE = ("audio", "audios", "video", "videos")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 IGNORED = -100
 ROWS_SAMPLED = 1000
@@ -149,6 +151,8 @@ def check_rows(dataset: Rows, wanted: Format, source: str | Path) -> None:
                 problem = value_problem(name, value)
                 if problem is None and kinds.setdefault(name, type(value)) is not type(value):
                     problem = f"is {json_kind(value)}, unlike the rows before"
+                if problem is None and name == "completion" and kinds.get("prompt", type(value)) is not type(value):
+                    problem = f"is {json_kind(value)}, unlike 'prompt': make both text, or both lists of messages"
                 if problem:
                     raise ValueError(f"{source}, row {number}: {name!r} {problem}.")
 
@@ -176,9 +180,20 @@ def messages_problem(messages: list[Any], keys: tuple[str, str]) -> str | None:
             message = chat_message(message)
         if not isinstance(message, dict) or message.get("role") is None:
             return f"must be a list of messages, each with {keys[0]!r} and {keys[1]!r}"
-        if message.get("content") is None and not message.get("tool_calls"):
-            return f"has a message without {keys[1]!r} and without tool calls (number {number}, {message['role']!r})"
+        role, content = message["role"], message.get("content")
+        if meant := meant_role(role):
+            return f"has a message with the role {role!r} (number {number}); write {meant!r}"
+        if not isinstance(content, str | list | dict | None):
+            return f"has a message whose {keys[1]!r} is {json_kind(content)}, not text (number {number}, {role!r})"
+        if content is None and not message.get("tool_calls"):
+            return f"has a message without {keys[1]!r} and without tool calls (number {number}, {role!r})"
     return None
+
+
+def meant_role(role: Any) -> str | None:
+    """The usual role that another is a near miss of, or ShareGPT's word for; a chat template may have roles of its own."""
+    near = difflib.get_close_matches(str(role).lower(), ROLES, n=1, cutoff=0.75)
+    return None if role in ROLES else SHAREGPT_ROLES.get(role) or next(iter(near), None)
 
 
 def converted(dataset: Rows, found: Format, layout: str, system_prompt: str | None, source: str | Path) -> Rows:

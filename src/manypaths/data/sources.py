@@ -212,7 +212,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}); is it {path.suffix}?") from error
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
 
 
 def json_lines(text: str, path: Path) -> dict[int, dict[str, Any]]:
@@ -277,7 +277,8 @@ def take_split(dataset: "Dataset | IterableDataset", split: str, path: Path) -> 
             f"It has {len(dataset)} rows in the one split train; slices look like train[:90%]."
         ) from error
     start, stop = instruction.from_, instruction.to
-    return dataset.select(range(start or 0, len(dataset) if stop is None else stop))
+    wanted = range(start or 0, len(dataset) if stop is None else stop)
+    return dataset.select(wanted or [])  # what lies beyond the end is no range to `datasets`
 
 
 def read_folder(path: Path, split: str, name: str | None, streaming: bool) -> "Dataset | IterableDataset":

@@ -13,6 +13,7 @@ from datasets import Dataset
 from ..data.config import DataConfig
 from ..data.formats import check_tokenizer_fits
 from ..generation.precomputed import read_completions
+from ..generation.prompts import template_errors_told
 from ..generation.samples import Sample, SampleKey, Sampling
 from ..models.loading import check_model, default_device, free_memory, load_model, load_tokenizer
 from ..run_folder import RunFolder, content_fingerprint, fingerprint, read_run, settings_of
@@ -195,7 +196,8 @@ def token_part(
     tokenizer = load_tokenizer(config.model_name_or_path, config.chat_template_path)
     check_tokenizer_fits(model, tokenizer)
     how = {"max_length": config.max_length, "assistant_only_loss": config.assistant_only_loss}
-    return score_texts(short_name(data.dataset_name), model, tokenizer, texts, reference and reference(), **how)
+    with template_errors_told():
+        return score_texts(short_name(data.dataset_name), model, tokenizer, texts, reference and reference(), **how)
 
 
 def task_part(

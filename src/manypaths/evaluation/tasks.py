@@ -13,7 +13,7 @@ from ..data.formats import COMPANIONS, PROMPT_FORMATS, SFT_FORMATS, load_trainin
 from ..generation.precomputed import check_same_numbers
 from ..generation.prompts import Prompt
 from ..generation.samples import Sample, SampleKey, Sampling
-from ..grading.graders import GOLD_COLUMNS, GRADERS, gold_answer, resolve_grader
+from ..grading.graders import GOLD_COLUMNS, check_golds, gold_answer, resolve_grader
 from .benchmarks import MAIN, Benchmark, Problem, load_problems, open_ended, prompt_text, resolve_benchmarks
 from .config import EvalConfig, read_temperatures, short_name
 
@@ -159,9 +159,8 @@ def data_tasks(data: DataConfig, config: EvalConfig, rows: Dataset) -> list[Task
     name = short_name(data.dataset_name)
     prompts = prompts_of(rows, data.dataset_name)
     if config.reward is not None:
-        grader = resolve_grader(config.reward)
-        if config.reward in GRADERS:
-            grader(completions=[], prompts=[], **{column: [] for column in rows.column_names})
+        resolve_grader(config.reward)
+        check_golds(config.reward, rows, data.dataset_name)
     gold = next((column for column in GOLD_COLUMNS if column in rows.column_names), None)
     golds = [None] * len(rows) if gold is None or config.reward != "math" else list(map(gold_answer, rows[gold]))
     problems = [

@@ -78,8 +78,11 @@ def read_grid(given: Mapping[str, Any], where: str = "the experiment") -> Grid:
         if not given.get(name):
             raise ValueError(f"{where}: {name} is missing.")
     for name in ("methods", "sft", "eval", "grpo", "controls", "compute"):
-        if not isinstance(given.get(name) or {}, Mapping):
-            raise ValueError(f"{where}: {name} must be a mapping, got {given[name]!r}.")
+        value = given.get(name)
+        if value is not None and not isinstance(value, Mapping) and (name, value) != ("grpo", False):
+            raise ValueError(f"{where}: {name} must be a mapping, got {value!r}.")
+    for name, settings in given["methods"].items():
+        check_method(name, settings, where)
     methods = {str(name): dict(settings or {}) for name, settings in given["methods"].items()}
     baseline = str(given.get("baseline") or next(iter(methods)))
     if baseline not in methods:
@@ -101,6 +104,16 @@ def read_grid(given: Mapping[str, Any], where: str = "the experiment") -> Grid:
         "controls": controls_of(given.get("controls") or {}, where),
         "compute": compute,
     })  # fmt: skip
+
+
+def check_method(name: Any, settings: Any, where: str) -> None:
+    """That a method is a mapping of options, and so is what it says of a step; false leaves a step out."""
+    parts = {f"method {name}": settings or {}}
+    if isinstance(settings, Mapping):
+        parts |= {f"{step} of method {name}": settings.get(step) or {} for step in STEPS}
+    for part, value in parts.items():
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: {part} must be a mapping such as {{objective: sed}}, got {value!r}.")
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:

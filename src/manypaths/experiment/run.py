@@ -14,6 +14,7 @@ from ..config import helped, read_recipe
 from ..evaluation.table import Results, given, join, new_header, read_results, write_results
 from ..functions import duration
 from ..models.loading import check_model
+from ..objectives import resolve
 from ..run_folder import RunFolder, write_whole
 from ..training.curves import curves
 from ..worlds import WORLDS, write_world
@@ -85,6 +86,8 @@ def quickstart_grid(config: QuickstartConfig) -> Grid:
         names = [name.strip() for name in config.objectives.split(",") if name.strip()]
         chosen = [recipe["baseline"], *(labels.get(name, name) for name in names)]
         recipe["methods"] = {label: methods.get(label, {"objective": label}) for label in chosen}
+    for settings in recipe["methods"].values():
+        resolve(settings["objective"], **settings.get("objective_kwargs", {}))
     recipe |= {
         "grpo": {**recipe["grpo"], "max_steps": config.rl_steps} if config.rl_steps else None,
         "compute": {**recipe["compute"], "workers": config.workers},

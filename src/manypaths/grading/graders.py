@@ -12,7 +12,7 @@ from itertools import islice
 from string import ascii_uppercase
 from typing import Any
 
-from ..functions import did_you_mean, import_function
+from ..functions import did_you_mean, import_function, told
 from . import Verdict, extract, grade_many
 from .extraction import Mode
 
@@ -131,6 +131,23 @@ def resolve_grader(name: str | Grader) -> Grader:
     return GRADERS[name]
 
 
+def check_golds(name: str | Grader, rows: Any, source: str) -> None:
+    """That rows (a dataset) have the columns that a reward of ours reads, and no empty gold.
+
+    Raises ValueError with the row; what a function of your own reads only it knows.
+    """
+    if name not in GRADERS:
+        return
+    try:
+        GRADERS[name](completions=[], prompts=[], **{column: [] for column in rows.column_names})
+    except ValueError as error:
+        raise ValueError(f"{source} does not fit the reward {name}. {error}") from error
+    golds = rows[gold_column(name, dict.fromkeys(rows.column_names, ()))] if name in ("math", "exact") else []
+    for number, gold in enumerate(golds, start=1):
+        if gold is None or not str(gold).strip():
+            raise ValueError(f"{source}, row {number}: the right answer is missing; give it, or take the row out.")
+
+
 def grade_samples(
     grader: Grader, rows: Sequence[dict[str, Any]], prompts: Sequence[Any], samples: Sequence[Sequence[Any]]
 ) -> list[list[float | None]]:
@@ -162,8 +179,13 @@ def grade_samples(
 
 
 def called(grader: Grader, columns: dict[str, Any]) -> Sequence[float | None]:
-    values = grader(**columns)
-    return asyncio.run(values) if inspect.iscoroutine(values) else values
+    try:
+        values = grader(**columns)
+        return list(asyncio.run(values) if inspect.iscoroutine(values) else values)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a user's function does
+        raise ValueError(f"The reward fails: {told(error)}.") from error
 
 
 def ignore(*_: Any, **__: Any) -> None:

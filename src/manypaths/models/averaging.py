@@ -38,6 +38,10 @@ def average(config: AverageConfig) -> Path:
     """`average_weights` from options."""
     if config.base is None or config.tuned is None:
         raise ValueError("--base and --tuned are needed: the models before and after fine-tuning.")
+    if Path(config.output_dir).resolve() in (Path(config.base).resolve(), Path(config.tuned).resolve()):
+        raise ValueError(
+            f"The output folder {config.output_dir} is one of the two models; choose another --output_dir."
+        )
     models = {"base": content_fingerprint(config.base), "tuned": content_fingerprint(config.tuned)}
     with RunFolder(config.output_dir, "average", {**models, "weight": config.weight}) as run:
         average_weights(config.base, config.tuned, config.weight, run.path)
@@ -74,29 +78,34 @@ Combine = Callable[[str, Tensor], Tensor]
 
 def averaged_with(base: Path, tuned: Path, files: list[Path], weight: float) -> Combine:
     """What the average makes of a tensor of the tuned model."""
-    places = {name: (file, name) for file in weight_files(base) for name in header(file)[1]}
-    names = {name for file in files for name in header(file)[1]}
-    different = names ^ places.keys()
+    places, shapes = {}, {}
+    for file in weight_files(base):
+        for name, entry in header(file)[1].items():
+            places[name], shapes[name] = (file, name), entry["shape"]
+    names = {name: entry["shape"] for file in files for name, entry in header(file)[1].items()}
+    different = names.keys() ^ places.keys()
     if json.loads((tuned / "config.json").read_text()).get("tie_word_embeddings", False):
         embedding = next((name for name in places if name.endswith("embed_tokens.weight")), None)
         if embedding is not None:
             places.setdefault("lm_head.weight", places[embedding])
+            shapes.setdefault("lm_head.weight", shapes[embedding])
         different -= {"lm_head.weight"} & places.keys()
     if different:
         raise ValueError(
             f"{base} and {tuned} are different architectures: only one has {min(different)} ({len(different)} tensors "
             "differ). Average a model with what it was fine-tuned from."
         )
+    for name, shape in names.items():
+        if shape != shapes[name]:
+            raise ValueError(
+                f"{name} is {shapes[name]} in {base} and {shape} in {tuned}: different architectures, or a vocabulary that "
+                "was resized. Average a model with what it was fine-tuned from."
+            )
 
     def combine(name: str, value: Tensor) -> Tensor:
         place, stored = places[name]
         with safe_open(place, "pt") as file:
             other = file.get_tensor(stored)
-        if other.shape != value.shape:
-            raise ValueError(
-                f"{name} is {list(other.shape)} in {base} and {list(value.shape)} in {tuned}: different architectures, or a "
-                "vocabulary that was resized. Average a model with what it was fine-tuned from."
-            )
         if value.is_floating_point():
             return ((1.0 - weight) * other.double() + weight * value.double()).to(value.dtype)
         if not torch.equal(other, value):

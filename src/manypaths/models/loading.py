@@ -49,19 +49,32 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def check_model(name: str, revision: str = "main") -> None:
-    """FileNotFoundError for a folder without a model, ValueError for a hub id that gives none."""
+    """FileNotFoundError for a folder without a model, ValueError for a hub id that gives none, and for damaged weights."""
     from transformers.utils import cached_file
 
     folder = Path(name)
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
             raise FileNotFoundError(f"There is no model in {name}: no config.json in {folder.absolute()}.")
+        check_weights(folder)
         check_base(folder)
         return
     try:
         cached_file(name, "config.json", revision=revision)
     except OSError as error:
         raise ValueError(f"{name!r} is not a folder here and not a model of the hub: {one_line(error)}") from error
+
+
+def check_weights(folder: Path) -> None:
+    """That every safetensors file of a model is whole; reads their headers."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{file} is cut off or damaged ({one_line(error)}): copy or download it again.") from error
 
 
 def check_base(folder: Path) -> None:

@@ -133,6 +133,11 @@ class GRPOConfig(trl.GRPOConfig):
             raise ValueError(f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}.")
 
 
+LEAST = {
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 2,
+    "max_completion_length": 1, "num_iterations": 1, "steps_per_generation": 1, "learning_rate": 0, "weight_decay": 0,
+    "max_grad_norm": 0, "beta": 0, "epsilon": 0, "dataloader_num_workers": 0,
+}  # fmt: skip
 SFT_OPTIONS = (TrainingDataConfig, SFTConfig, trl.ModelConfig)
 GRPO_OPTIONS = (TrainingDataConfig, GRPOConfig, trl.ModelConfig, RewardConfig)
 
@@ -155,6 +160,20 @@ def check_options(
         raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
     if data.eval_dataset_name is not None and not evaluates(config):
         raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
+    for name, least in LEAST.items():
+        value = getattr(config, name, None)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}.")
+    if config.max_steps != -1 and config.max_steps < 1:
+        raise ValueError(f"--max_steps must be at least 1, or -1 for --num_train_epochs; got {config.max_steps}.")
+    if config.max_steps == -1 and config.num_train_epochs <= 0:
+        raise ValueError(f"--num_train_epochs must be above 0, got {config.num_train_epochs}.")
+    if config.fp16 and config.use_cpu:
+        raise ValueError("--fp16 needs a GPU; on a CPU leave it out, or take --bf16 true.")
+    changed = [name for name, value in vars(model).items() if value != getattr(trl.ModelConfig(), name)]
+    for name in changed:
+        if name.startswith("lora_") and not model.use_peft:
+            raise ValueError(f"--{name} is for LoRA: add --use_peft true, or leave it out to train all weights.")
     elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
     if evaluates(config) and data.datasets is not None and not elsewhere:
         raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")

@@ -19,7 +19,9 @@ from ..config import json_mapping
 from ..data.config import TrainingDataConfig
 from ..data.formats import PROMPT_FORMATS, Rows, check_tokenizer_fits, load_training_data, sft_formats, share_of_others
 from ..data.mixture import load_mixture
-from ..generation.prompts import is_conversation
+from ..data.sources import one_line
+from ..generation.prompts import is_conversation, template_errors_told
+from ..grading.graders import check_golds
 from ..models.loading import check_model
 from ..objectives import resolve
 from ..run_folder import RunFolder, settings_of
@@ -84,6 +86,11 @@ def check_tokenizer_and_head(train: Rows, config: SFTConfig, model: ModelConfig)
     check_tokenizer_fits(model_config, getattr(processor, "tokenizer", processor))
     check_top_k(resolve(config.objective, **(config.objective_kwargs or {})), model_config.get_text_config().vocab_size)
     first = next(iter(train))
+    if config.completion_only_loss and not {"prompt", "completion"} <= first.keys():
+        raise ValueError(
+            f"--completion_only_loss needs the columns prompt and completion; the data has {', '.join(first)}. For messages "
+            "take --assistant_only_loss true, or --dataset_format last_answer."
+        )
     if {"image", "images"} & set(first) and not isinstance(processor, ProcessorMixin):
         raise ValueError(
             f"The data has images and {model.model_name_or_path} reads text only. Take a vision-language model, or data "
@@ -99,7 +106,7 @@ def check_chat_template(processor: Any, config: SFTConfig) -> None:
     if path is not None and Path(path).is_file():
         processor.chat_template = Path(path).read_text(encoding="utf-8")
     elif path is not None:
-        processor.chat_template = AutoTokenizer.from_pretrained(path).chat_template
+        processor.chat_template = template_of_model(path)
     if processor.chat_template is None:
         raise ValueError(
             "The data holds conversations but the tokenizer has no chat template. Give one with "
@@ -114,6 +121,16 @@ def check_chat_template(processor: Any, config: SFTConfig) -> None:
                 "put {% generation %} and {% endgeneration %} around the assistant's message and its end token, and give "
                 "the file as --chat_template_path; or take --dataset_format last_answer."
             ) from error
+
+
+def template_of_model(path: str) -> str | None:
+    """The chat template of another model; ValueError where `path` is neither a file nor a model."""
+    try:
+        return AutoTokenizer.from_pretrained(path).chat_template
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--chat_template_path {path} is neither a file here nor a model: {one_line(error)}"
+        ) from error
 
 
 def data_warnings(train: Rows, config: SFTConfig, processor: Any) -> Iterator[str]:
@@ -141,15 +158,16 @@ def sft_trainer(
 
     config.model_init_kwargs = model_init_kwargs(config, model)
     try:
-        return SFTTrainer(
-            model.model_name_or_path,
-            config,
-            train_dataset=prepared.train,
-            eval_dataset=prepared.evaluation,
-            quantization_config=get_quantization_config(model),
-            peft_config=get_peft_config(model),
-            callbacks=callbacks,
-        )
+        with template_errors_told():
+            return SFTTrainer(
+                model.model_name_or_path,
+                config,
+                train_dataset=prepared.train,
+                eval_dataset=prepared.evaluation,
+                quantization_config=get_quantization_config(model),
+                peft_config=get_peft_config(model),
+                callbacks=callbacks,
+            )
     except RuntimeError as error:  # TRL's for a chat template that marks no assistant tokens in some example
         if "assistant_only_loss" not in str(error):
             raise
@@ -186,7 +204,10 @@ def prepare_grpo(data: TrainingDataConfig, config: GRPOConfig, model: ModelConfi
     """What `check_options` did not see, and needs no model in memory; raises as `grpo` does."""
     check_model(model.model_name_or_path, model.model_revision)
     folder = run_folder("grpo", config, data, reward, model)
-    return Prepared(folder, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
+    prepared = Prepared(folder, *load_data(data, config, formats=PROMPT_FORMATS, keep_all_columns=True))
+    for name in reward.reward_funcs:
+        check_golds(name, prepared.train, data.dataset_name or "the data")
+    return prepared
 
 
 def end(trainer: Any) -> None:
