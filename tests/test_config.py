@@ -110,7 +110,7 @@ def test_wrong_command_lines(argv, message):
         ("num_steps: 1.5", "num_steps.*invalid int value"),
         ("kind: c", "kind.*invalid choice"),
         ("- a\n- b", "must be a mapping"),
-        ("a: [", "no readable YAML"),
+        ("a: [", "not readable YAML"),
         ("env: [a]", "env in .* must be a mapping"),
     ],
 )

@@ -206,7 +206,7 @@ GOOD = '{"text": "a"}\n'
         ("a.jsonl", '{"input_ids": []}\n', "row 1: 'input_ids' must be a non-empty list"),
         ("a.jsonl", '{"text": 3}\n', "row 1: 'text' must be text, found a number"),
         ("a.jsonl", GOOD + '{"text": 3}\n', "row 2: 'text' must be text, found a number"),
-        ("a.parquet", "no parquet", "no readable parquet"),
+        ("a.parquet", "no parquet", "not a readable parquet"),
         ("a.csv", "text\na\n", r"data files are \.json, \.jsonl, \.parquet, this one is \.csv"),
         ("a", "text", "this one is without ending"),
     ],

@@ -160,7 +160,7 @@ def test_a_users_own_objective(own):
     ("function", "message"),
     [
         ("missing", "Module 'my_objectives' has no function 'missing'"),
-        ("by_position", "asks for 'logits', which is no statistic .*logprob.*keyword-only, after a `\\*`"),
+        ("by_position", "asks for 'logits', which is not a statistic .*logprob.*keyword-only, after a `\\*`"),
         ("from_nothing", "takes no statistic"),
         ("no_top_k", "uses topk_mass, so it needs a keyword-only parameter 'top_k'"),
         ("needs", "needs strength, which has no default"),
