@@ -192,6 +192,7 @@ def test_the_study_is_what_the_recorded_results_say():
         "docs/objectives.md",
         "docs/adding_an_objective.md",
         "docs/evaluation.md",
+        "docs/doctor.md",
         "docs/experiment.md",
     ],
 )

@@ -47,7 +47,7 @@ def test_importing_is_light():
 
 # From the top: a room may import from the rooms of lower lines, and of its own line where they stand together.
 LEVELS = (
-    ("cli",), ("experiment", "report"), ("evaluation",), ("training", "generation"),
+    ("cli",), ("doctor",), ("experiment", "report"), ("evaluation",), ("training", "generation"),
     ("grading", "models", "data", "worlds"), ("engine", "objectives"), ("config", "functions", "run_folder"), ("option_help",),
 )  # fmt: skip
 # The places where a higher room is needed, each for one reason.
@@ -99,12 +99,14 @@ def test_subcommands_and_options():
 
     from manypaths.cli.main import SUBCOMMANDS
     from manypaths.data.config import DataConfig
+    from manypaths.doctor.config import DoctorConfig
     from manypaths.evaluation.config import EvalConfig
     from manypaths.training.config import GRPOConfig, RewardConfig
 
     assert list(SUBCOMMANDS) == [
         "quickstart",
         "experiment",
+        "doctor",
         "sft",
         "grpo",
         "eval",
@@ -117,6 +119,7 @@ def test_subcommands_and_options():
         "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "reference",
     ]  # fmt: skip
     assert names_of(GRPOConfig, trl.GRPOConfig) == ["preflight_prompts"]
+    assert names_of(DoctorConfig) == ["gpu"]
     assert names_of(RewardConfig) == ["reward_funcs"]
     assert names_of(DataConfig) == [
         "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "eval_dataset_name",

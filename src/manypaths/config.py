@@ -41,7 +41,7 @@ RecipeLoader.add_implicit_resolver(REPLACED[0], BOOLEAN, list("tTfF"))
 RecipeLoader.add_implicit_resolver(REPLACED[1], FLOAT, list("-+.0123456789"))  # after int: 3 stays whole
 
 
-ALIASES = {"data": "dataset_name", "model": "model_name_or_path", "reward": "reward_funcs"}
+ALIASES = {"data": "dataset_name", "model": "model_name_or_path", "reward": "reward_funcs", "num_gpus": "num_processes"}
 
 
 def helped(default: Any, text: str, **metadata: Any) -> Any:
@@ -131,6 +131,14 @@ def take_option(argv: list[str], name: str) -> tuple[list[str], str | None]:
     if len(values) > 1:
         raise ValueError(f"--{name} is given twice ({', '.join(values)}); give one.")
     return rest, next(iter(values), None)
+
+
+def names_option(argv: list[str], name: str) -> bool:
+    """Whether an option is given, on the command line or in the recipe, by its name or alias."""
+    rest, recipe = take_option(argv, "config")
+    given = {token[2:].partition("=")[0].replace("-", "_") for token in rest if token.startswith("--")}
+    given |= set() if recipe is None else read_recipe(recipe).keys()
+    return name in {ALIASES.get(key, key) for key in given}
 
 
 def read_recipe(path: str) -> dict[str, Any]:

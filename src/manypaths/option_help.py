@@ -17,6 +17,11 @@ USUAL = {
 EXAMPLES = {
     "manypaths quickstart": ["manypaths quickstart", "manypaths quickstart --world coldstart --seeds 3"],
     "manypaths experiment": ["manypaths experiment compare.yaml --dry_run", "manypaths experiment compare.yaml"],
+    "manypaths doctor": [
+        "manypaths doctor",
+        "manypaths doctor --config recipes/sed_llama.yaml --gpu H100 --num_gpus 8",
+        "manypaths doctor --model out --data problems.jsonl --reward math --gpu A100-80GB",
+    ],
     "manypaths sft": [
         "manypaths sft --model Qwen/Qwen3-0.6B --data chats.jsonl --objective sed --output_dir out",
         "manypaths sft --config recipes/sed_llama.yaml --learning_rate 1e-5",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import parse
+from ..config import names_option, parse, take_option
 from ..functions import did_you_mean
 from . import launch
 
@@ -75,6 +75,34 @@ def finish(trainer: Any) -> None:
     page = None if folder is None else training_report(folder)
     if page is not None:
         print(f"report: {page}")
+
+
+def doctor(argv: list[str]) -> None:
+    from rich.console import Console
+
+    from .. import doctor
+    from ..doctor.config import DoctorConfig
+
+    if not argv:
+        report = doctor.installation_report()
+    else:
+        from ..models.loading import machine_defaults
+        from ..training.config import GRPO_OPTIONS, SFT_OPTIONS
+
+        options = GRPO_OPTIONS if names_option(argv, "reward_funcs") else SFT_OPTIONS
+        defaults = machine_defaults()
+        if take_option(argv, "gpu")[1] is not None:
+            defaults.pop("bf16", None)  # it is planned for a GPU that has it
+        *options, processes, device = parse(
+            [*options, launch.LaunchConfig, DoctorConfig], argv, "manypaths doctor", **defaults
+        )
+        plan = doctor.grpo_report if len(options) == len(GRPO_OPTIONS) else doctor.sft_report
+        report = plan(*options, processes, device.gpu)
+    from ..doctor.show import show
+
+    show(report, Console())
+    if report.failed:
+        raise SystemExit(1)
 
 
 def evaluate(argv: list[str]) -> None:
@@ -142,6 +170,7 @@ SAME, CHECKPOINT = " The same command goes on.", " --resume_from_checkpoint auto
 SUBCOMMANDS = {
     "quickstart": Subcommand(quickstart, "compare objectives in a built-in world, before and after RL, on a CPU", SAME),
     "experiment": Subcommand(experiment, "compare objectives on your model and data: a YAML file of methods", SAME),
+    "doctor": Subcommand(doctor, "check an installation, or a recipe: data, template, memory, time, disk"),
     "sft": Subcommand(sft, "fine-tune a model with any objective", CHECKPOINT),
     "grpo": Subcommand(grpo, "reinforcement learning after it", CHECKPOINT),
     "eval": Subcommand(evaluate, "benchmarks, pass@k, diversity and forgetting of a model", SAME),
@@ -153,7 +182,7 @@ SUBCOMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code: 0, 1 where part of an experiment failed, or 2 after a user's mistake."""
+    """Run a subcommand; returns the exit code: 0, 1 where an experiment or a check failed, or 2 after a user's mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
