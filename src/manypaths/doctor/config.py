@@ -62,9 +62,7 @@ def device_of(name: str) -> Device:
 class DoctorConfig:
     """What the run is planned for."""
 
-    gpu: str | None = helped(
-        None, f"GPU to plan for: {', '.join(GPUS)}. If not given: what this machine has. --num_processes says how many."
-    )
+    gpu: str | None = helped(None, f"GPU to plan for, by default this machine's. Any of {', '.join(GPUS)}.")
 
     def __post_init__(self) -> None:
         if self.gpu is not None:
