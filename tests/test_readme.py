@@ -1,14 +1,19 @@
 """README and docs do what they say: their blocks run, on a tiny model in place of the named one."""
 
 import json
+import math
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
+import manypaths
 from conftest import tiny_llama
 from evaluations import write_benchmarks
 from manypaths.cli.main import main
@@ -161,6 +166,76 @@ def test_one_changed_line(workplace):
         assert scope["trainer"].train_dataset
 
 
+def integrations(workplace) -> list[str]:
+    """The Python blocks of docs/integrations.md: TRL, Trainer, accelerate, Axolotl, a callback, NeMo-RL."""
+    briefly = {'"out-trainer", ': '"out-trainer", use_cpu=True, disable_tqdm=True, ', '"out", ': '"out", bf16=False, '}
+    page = [source.replace(MODEL, str(workplace / "tiny")) for source in blocks("docs/integrations.md", "python")]
+    for long, short in briefly.items():
+        page = [source.replace(long, short) for source in page]
+    return page
+
+
+@pytest.mark.slow
+def test_the_blocks_of_trl_trainer_and_accelerate_train(workplace):
+    trl, trainer, loop, *_ = integrations(workplace)
+    scope = {}
+    exec(trl, scope)
+    assert scope["trainer"].state.global_step == 5 and scope["trainer"].objective.name == "eksft"
+    scope = {}
+    exec(trainer, scope)
+    assert scope["trainer"].state.global_step == 3 and scope["model"]._manypaths.objective.name == "gem"
+    manypaths.detach(scope["model"])
+    before = scope["model"].lm_head.weight.detach().clone()
+    scope["loader"] = DataLoader(list(scope["rows"]), batch_size=4, collate_fn=scope["trainer"].data_collator)
+    exec(loop, scope)
+    assert not torch.equal(scope["model"].lm_head.weight, before)
+
+
+@pytest.mark.slow
+def test_a_callback_attaches_as_early_as_attach_itself(workplace, monkeypatch):
+    """As LLaMA-Factory and ms-swift, whose trainers are Seq2SeqTrainers, would call it; and Axolotl's plugin."""
+    monkeypatch.setitem(sys.modules, "axolotl.integrations.base", SimpleNamespace(BasePlugin=object))
+    _, block, _, axolotl, callback, _ = integrations(workplace)
+    weights = []
+    for way in ("attach", "callback", "plugin"):
+        torch.manual_seed(0)
+        source = block if way == "attach" else block.replace("manypaths.attach(model", "(lambda *_: None)(model")
+        for trainer in ("TrainingArguments", "Trainer") if way == "callback" else ():
+            source = re.sub(rf"\b{trainer}\b", f"Seq2Seq{trainer}", source)
+        scope = {}
+        exec(source.replace("trainer.train()", ""), scope)
+        if way == "callback":
+            exec(callback, scope)
+            scope["trainer"].add_callback(scope["ManyPaths"](scope["args"], scope["trainer"]))
+        if way == "plugin":
+            exec(axolotl, scope)
+            scope["ManyPaths"]().post_model_load({}, scope["model"])
+        scope["trainer"].train()
+        weights.append(scope["model"].lm_head.weight.detach())
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+
+
+def test_the_loss_for_nemo_rl_is_the_objective(workplace, monkeypatch):
+    kinds = SimpleNamespace(LossType=SimpleNamespace(TOKEN_LEVEL=0), LossInputType=SimpleNamespace(LOGPROB=1))
+    monkeypatch.setitem(sys.modules, "nemo_rl.algorithms.loss.interfaces", kinds)
+    scope = {}
+    exec(integrations(workplace)[-1], scope)
+    logprobs = torch.tensor([[-0.5, -1.0, -2.0], [-0.1, -0.2, -0.3]], requires_grad=True)
+    data = {"token_mask": torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]]), "sample_mask": torch.tensor([1, 0])}
+    loss, metrics = scope["OfLogprob"]("dft")(logprobs, data, torch.tensor(1), torch.tensor(2))
+    loss.backward()
+    wanted = -torch.tensor([[0.0, math.exp(-1.0), math.exp(-2.0)], [0.0, 0.0, 0.0]]) / 2
+    torch.testing.assert_close(logprobs.grad, wanted)
+    assert metrics["loss"] == loss.item() and metrics["num_valid_samples"] == 1
+
+
+def test_the_export_of_the_page_on_rl(workplace):
+    (words,) = commands("docs/rl.md")
+    (workplace / "math_prompts.jsonl").write_text((workplace / "math_prompts.jsonl").read_text() * 8)  # a rollout: 256
+    assert main([*words[1:], "--model", "tiny"]) == 0
+    assert {"train.parquet", "reward.py", "run.sh"} <= {file.name for file in Path("out-verl").iterdir()}
+
+
 @pytest.mark.slow
 def test_your_own_objective_trains_fused(workplace, capsys):
     sft, quickstart = commands("docs/adding_an_objective.md")
@@ -194,6 +269,8 @@ def test_the_study_is_what_the_recorded_results_say():
         "docs/evaluation.md",
         "docs/doctor.md",
         "docs/experiment.md",
+        "docs/integrations.md",
+        "docs/rl.md",
     ],
 )
 def test_links_lead_somewhere(name):

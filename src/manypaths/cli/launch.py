@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
-from ..config import helped
+from ..config import helped, read_recipe, take_option
 
 MARK = "MANYPATHS_LAUNCHED"
 WATCH_SECONDS = 0.5
@@ -47,6 +47,19 @@ def needed(processes: LaunchConfig) -> bool:
     if launched():
         return False
     return any(value is not None for value in asdict(processes).values()) or torch.cuda.device_count() > 1
+
+
+def processes_to_come(argv: list[str]) -> int | None:
+    """How many processes this one will start for a command line; None in one of them, or where nobody says."""
+    import torch
+
+    _, asked = take_option(argv, "num_processes")
+    _, recipe = take_option(argv, "config")
+    if asked is None and recipe is not None:
+        asked = read_recipe(recipe).get("num_processes")
+    if launched():
+        return None
+    return int(asked) if str(asked).isdecimal() else torch.cuda.device_count() or None
 
 
 def start(subcommand: str, argv: list[str], processes: LaunchConfig) -> None:

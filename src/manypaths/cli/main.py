@@ -37,10 +37,11 @@ def world(argv: list[str]) -> None:
 
 def sft(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.config import SFT_OPTIONS, check_options
+    from ..training.config import SFT_OPTIONS, check_installed, check_options
 
     *options, processes = parse([*SFT_OPTIONS, launch.LaunchConfig], argv, "manypaths sft", **machine_defaults())
     check_options(*options)
+    check_installed(options[1])
     from ..training.run import prepare_sft, sft
 
     if launch.needed(processes):
@@ -52,10 +53,21 @@ def sft(argv: list[str]) -> None:
 
 def grpo(argv: list[str]) -> None:
     from ..models.loading import machine_defaults
-    from ..training.config import GRPO_OPTIONS, check_options
+    from ..training.config import GRPO_OPTIONS, ExportConfig, check_installed, check_options, of_processes
 
-    *options, processes = parse([*GRPO_OPTIONS, launch.LaunchConfig], argv, "manypaths grpo", **machine_defaults())
+    kinds = [*GRPO_OPTIONS, ExportConfig, launch.LaunchConfig]
+    with of_processes(launch.processes_to_come(argv)):
+        *options, export, processes = parse(kinds, argv, "manypaths grpo", **machine_defaults())
+        if export.export is not None:  # for GPUs elsewhere, with TRL's own defaults for such
+            *options, export, processes = parse(kinds, argv, "manypaths grpo", use_cpu=True)
+    if export.export is not None:
+        check_options(*options)
+        from ..training.verl_export import export_to_verl
+
+        print(f"start it where verl is: bash {export_to_verl(*options, processes, export.export[1])}")
+        return
     check_options(*options)
+    check_installed(options[1])
     from ..training.run import grpo, prepare_grpo
 
     if launch.needed(processes):

@@ -255,6 +255,8 @@ def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, .
     """The options of every stage by its key, so that a wrong one is told before anything runs."""
     from torch import accelerator
 
+    from ..training.config import of_processes
+
     elsewhere = grid.compute.gpus_per_stage and not accelerator.is_available()
     of_gpus = {"bf16", "fp16", "tf32", "use_cpu"} if elsewhere else set()
     parsed = {}
@@ -263,7 +265,8 @@ def check_options(grid: Grid, stages: Iterable[Stage]) -> dict[str, tuple[Any, .
         options = {name: value for name, value in options.items() if name not in of_gpus}
         types, _, defaults = resolve_subcommand(stage.subcommand)
         where = f"{stage.name} ({stage.subcommand})"
-        parsed[stage.key] = parse_mapping(types, options, where, **defaults)
+        with of_processes(stage.launch.get("num_processes")):
+            parsed[stage.key] = parse_mapping(types, options, where, **defaults)
         try:
             check(stage.subcommand, parsed[stage.key])
         except (ValueError, OSError) as error:
@@ -275,6 +278,7 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
     """What the subcommand itself would refuse at once: names that nothing has, files that are not there."""
     from ..evaluation.benchmarks import resolve_benchmarks
     from ..evaluation.config import check_options as check_evaluation
+    from ..training.config import check_installed
     from ..training.config import check_options as check_training
 
     dataset = getattr(parsed[0], "dataset_name", None)
@@ -285,3 +289,4 @@ def check(name: str, parsed: tuple[Any, ...]) -> None:
         resolve_benchmarks(parsed[1].benchmarks or [])
     if name in ("sft", "grpo"):
         check_training(*parsed)
+        check_installed(parsed[1])

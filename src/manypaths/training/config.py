@@ -1,6 +1,9 @@
 """The options of `sft` and `grpo`: TRL's, and what is added to them. No trainer is imported for them."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -118,6 +121,19 @@ class RewardConfig:
     )
 
 
+PROCESSES_TO_COME: ContextVar[int | None] = ContextVar("processes_to_come", default=None)
+
+
+@contextmanager
+def of_processes(count: int | None) -> Iterator[None]:
+    """Options that are read in here are those of so many processes, which are still to be started; None: of this one."""
+    token = PROCESSES_TO_COME.set(count)
+    try:
+        yield
+    finally:
+        PROCESSES_TO_COME.reset(token)
+
+
 @dataclass
 class GRPOConfig(trl.GRPOConfig):
     """TRL's GRPOConfig and the size of the preflight."""
@@ -132,6 +148,25 @@ class GRPOConfig(trl.GRPOConfig):
         if self.preflight_prompts < 0:
             raise ValueError(f"preflight_prompts must be 0 (no preflight) or more, got {self.preflight_prompts}.")
 
+    @property
+    def world_size(self) -> int:
+        """Processes of the run: also in the one that will start them, where TRL checks and sets the size of a rollout."""
+        return PROCESSES_TO_COME.get() or super().world_size
+
+
+@dataclass
+class ExportConfig:
+    """The run for another program."""
+
+    export: list[str] | None = field(
+        default=None,
+        metadata={"help": "verl DIR: write the run as a folder that verl starts on Ray, and do not train."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.export is not None and (len(self.export) != 2 or self.export[0] != "verl"):
+            raise ValueError(f"--export is `verl` and a folder, such as --export verl out-verl; got {self.export}.")
+
 
 LEAST = {
     "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1, "max_length": 2,
@@ -145,7 +180,7 @@ GRPO_OPTIONS = (TrainingDataConfig, GRPOConfig, trl.ModelConfig, RewardConfig)
 def check_options(
     data: TrainingDataConfig, config: SFTConfig | GRPOConfig, model: trl.ModelConfig, reward: RewardConfig | None = None
 ) -> None:
-    """ValueError or ImportError for what is missing, not known, not installed, or does not go together."""
+    """ValueError for what is missing, not known, or does not go together."""
     if data.dataset_name is None and data.datasets is None:
         raise ValueError("--dataset_name is missing: a .json, .jsonl or .parquet file, a folder, or a hub id.")
     if model.model_name_or_path is None:
@@ -177,17 +212,21 @@ def check_options(
     elsewhere = data.eval_dataset_name is not None or data.test_split_size is not None
     if evaluates(config) and data.datasets is not None and not elsewhere:
         raise ValueError("A mixture has no test split: give --test_split_size or --eval_dataset_name.")
-    if missing := sorted({*config.report_to} - {*get_available_reporting_integrations()}):
-        raise ValueError(
-            f"--report_to {missing[0]}: it is not installed, or not known. Install it, or use --report_to none."
-        )
     if reward is not None:
         if not reward.reward_funcs:
             raise ValueError("--reward is missing: math, exact, countdown, chain, or module:function.")
         for name in reward.reward_funcs:
             resolve_grader(name)
-        if config.use_vllm:
-            check_version()
+
+
+def check_installed(config: SFTConfig | GRPOConfig) -> None:
+    """ValueError or ImportError for a tracker or a vLLM that the run would miss on this machine."""
+    if missing := sorted({*config.report_to} - {*get_available_reporting_integrations()}):
+        raise ValueError(
+            f"--report_to {missing[0]}: it is not installed, or not known. Install it, or use --report_to none."
+        )
+    if isinstance(config, GRPOConfig) and config.use_vllm:
+        check_version()
 
 
 def evaluates(config: TrainingArguments) -> bool:
