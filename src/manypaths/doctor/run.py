@@ -20,7 +20,7 @@ from ..generation.samples import Sample
 from ..grading.graders import GOLD_COLUMNS, gold_answer, grade_samples, resolve_grader
 from ..models.loading import check_model, load_config
 from ..objectives import Objective, resolve
-from ..training.config import GRPOConfig, RewardConfig, SFTConfig, check_options
+from ..training.config import GRPOConfig, RewardConfig, SFTConfig, check_installed, check_options
 from ..training.run import check_tokenizer_and_head, data_warnings, load_data, run_folder
 from ..training.sft import refuse_unsupported
 from .checks import Check, judged
@@ -35,6 +35,7 @@ Found = Generator[Check, None, Mapping[str, Any] | None]
 def sft_options(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig) -> Found:
     """Facts: the objective."""
     check_options(data, config, model)
+    check_installed(config)
     objective = resolve(config.objective, **(config.objective_kwargs or {}))
     given = f" {objective.hyperparameters}" if objective.hyperparameters else ""
     yield Check("options", "ok", f"objective {objective.name}{given}")
@@ -43,6 +44,7 @@ def sft_options(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig)
 
 def grpo_options(data: TrainingDataConfig, config: GRPOConfig, model: ModelConfig, reward: RewardConfig) -> Found:
     check_options(data, config, model, reward)
+    check_installed(config)
     yield Check("options", "ok", f"GRPO with the rewards {', '.join(reward.reward_funcs)}")
 
 
