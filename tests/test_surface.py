@@ -116,7 +116,8 @@ def test_subcommands_and_options():
         "objectives",
     ]
     assert names_of(manypaths.SFTConfig, trl.SFTConfig) == [
-        "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "reference",
+        "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "selection_scope",
+        "reference",
     ]  # fmt: skip
     assert names_of(GRPOConfig, trl.GRPOConfig) == ["preflight_prompts"]
     assert names_of(DoctorConfig) == ["gpu"]

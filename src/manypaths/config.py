@@ -45,7 +45,7 @@ ALIASES = {"data": "dataset_name", "model": "model_name_or_path", "reward": "rew
 
 
 def helped(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text; a `rare` one is shown by --help_all only."""
+    """A dataclass field with its help text."""
     return field(default=default, metadata={"help": text, **metadata})
 
 

@@ -14,6 +14,7 @@ USUAL = {
     "Evaluation and checkpoints": "eval_strategy save_steps resume_from_checkpoint",
     "Logging": "logging_steps report_to push_to_hub",
 }
+RARE = {"machine_rank", "main_process_ip", "main_process_port", "reference_cache", "ignore_bias_buffers"}  # of ours
 EXAMPLES = {
     "manypaths quickstart": ["manypaths quickstart", "manypaths quickstart --world coldstart --seeds 3"],
     "manypaths experiment": ["manypaths experiment compare.yaml --dry_run", "manypaths experiment compare.yaml"],
@@ -58,7 +59,7 @@ def groups(dataclass_types: Sequence[type]) -> Iterator[tuple[str, list[dataclas
             owner = next(base for base in kind.__mro__ if field.name in inspect.get_annotations(base))
             if not owner.__module__.startswith("manypaths."):
                 theirs.setdefault(field.name, field)
-            elif not field.metadata.get("rare"):
+            elif field.name not in RARE:
                 ours.append(field)
         yield (kind.__doc__ or kind.__name__).partition("\n")[0], ours
     for title, names in USUAL.items():

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 from transformers import LlamaConfig
 
@@ -9,6 +10,7 @@ from manypaths.data.formats import (
     check_tokenizer_fits,
     check_trained_tokens,
     load_training_data,
+    rows_of,
 )
 
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
@@ -250,6 +252,12 @@ def test_tokenizer_larger_than_embedding():
     check_tokenizer_fits(LlamaConfig(vocab_size=5), range(5))
     with pytest.raises(ValueError, match="6 tokens but the model's embedding only 5 rows"):
         check_tokenizer_fits(LlamaConfig(vocab_size=5), range(6))
+
+
+def test_rows_of_a_weight_that_zero3_has_partitioned():
+    weight = torch.empty(0)
+    weight.ds_shape = (5, 3)
+    assert rows_of(weight) == rows_of(torch.empty(5, 3)) == 5
 
 
 def test_ids_outside_the_vocabulary_are_found_before_training():

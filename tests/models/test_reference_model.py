@@ -197,11 +197,27 @@ def test_a_head_of_tensor_parallelism_is_refused(one_rank):
         HeadHook(model)(lambda: model(**inputs()), lambda projection: ())
 
 
+def test_the_head_of_a_sharded_reference_outlives_its_forward(one_rank):
+    other = fully_shard(tiny_llama(V, seed=1), reshard_after_forward=True)
+    reference, expected = (reference_of(tiny_llama(V), model) for model in (other, tiny_llama(V, seed=1)))
+    hidden_states, weight = reference(None, inputs())[:2]
+    assert weight.untyped_storage().size()  # FSDP frees what it gathered; to read that ends the process
+    assert torch.equal(hidden_states, expected(None, inputs()).hidden_states)
+    assert torch.equal(weight, expected(None, inputs()).weight)
+
+
+def test_a_model_that_zero3_has_partitioned_cannot_be_copied_without_its_engine():
+    model = tiny_llama(V)
+    model.lm_head.weight.ds_id = 0
+    with pytest.raises(ValueError, match="or use SFTTrainer"):
+        reference_of(model, None)
+
+
 def test_a_sharded_model_cannot_be_copied(one_rank):
     model = tiny_llama(V)
     fully_shard(model.lm_head)
     fully_shard(model)
-    with pytest.raises(ValueError, match="Attach before fully_shard, or pass reference="):
+    with pytest.raises(ValueError, match="Attach before fully_shard, pass reference="):
         reference_of(model, None)
     reference = reference_of(model, tiny_llama(V))
     assert torch.equal(reference(None, inputs()).hidden_states, reference_of(tiny_llama(V), None)(None, inputs())[0])

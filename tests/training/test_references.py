@@ -1,11 +1,15 @@
 """What the trainer compares with, keeps and refuses at construction."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import JetMoeConfig, JetMoeForCausalLM, T5Config, T5ForConditionalGeneration
 
+from manypaths.training.sft import refuse_unsupported
 from runs import lively_llama, steps, tokenised, trainer
 
 
@@ -28,6 +32,13 @@ def tiny_jetmoe(vocab_size: int, **router) -> JetMoeForCausalLM:
 def test_an_encoder_decoder_is_refused(chats, tokenizer, tmp_path):
     with pytest.raises(ValueError, match=r"T5ForConditionalGeneration is an encoder-decoder.*Use a decoder-only model"):
         trainer(tiny_t5(len(tokenizer)), chats, tokenizer, tmp_path)
+
+
+def test_fsdp1_trains_without_a_reference_only():
+    accelerator = SimpleNamespace(parallelism_config=None, distributed_type=DistributedType.FSDP, is_fsdp2=False)
+    refuse_unsupported(accelerator, needs_reference=False)
+    with pytest.raises(ValueError, match=r"Use FSDP2 \(fsdp_version: 2\)"):
+        refuse_unsupported(accelerator, needs_reference=True)
 
 
 def test_a_router_loss_is_kept_wherever_the_model_keeps_its_weight(chats, tokenizer, tmp_path):

@@ -1,60 +1,53 @@
-"""Two processes train as one with batches twice the size, even if one of them never sees a trained token."""
+"""Several processes train what one does on the same data, on every engine; the whole matrix is benchmarks/distribution.py."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import importlib.util
 
 import pytest
+import torch
 
-import two_ranks
-from runs import lively_llama, trainer
+import many_ranks
 
 pytestmark = pytest.mark.slow
+BOUND = 2e-5  # of an update, in float32; runs differ by the order of sums
 
-
-def start(folder: Path, rank: int, port: int) -> subprocess.Popen:
-    environment = os.environ | {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, two_ranks.__file__, str(folder), "2"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+RUNS = {
+    ("ddp", 2): ("sed, calibrated", "packing", "reference, LoRA, head saved", "eksft over the step, accumulation"),
+    ("ddp", 4): ("empty rank", "reference"),
+    ("fsdp2", 2): ("tied head", "empty rank", "reference", "reference, LoRA, head saved"),
+    ("fully_shard", 2): ("root", "layers, freed", "head and norm, freed, reference", "every linear layer, freed, reference"),
+    ("zero2", 2): ("empty rank", "reference"),
+    ("zero3", 2): ("tied head", "empty rank", "reference", "reference, LoRA, head saved"),
+}
 
 
 @pytest.fixture(scope="module")
-def results(tokenizer, chats, tmp_path_factory):
-    """{number of ranks: {case: what it logged}}; two processes with batches of 2, and this one with batches of 4."""
+def folder(tmp_path_factory):
+    """With what one process trains in every case of RUNS."""
     folder = tmp_path_factory.mktemp("ranks")
-    tokenizer.save_pretrained(folder)
-    prepared = trainer(lively_llama(len(tokenizer)), chats.select(range(8)), tokenizer, folder).train_dataset
-    rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in prepared]
-    (folder / "rows.json").write_text(json.dumps(rows))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    pair = [start(folder, rank, port) for rank in range(2)]
-    try:
-        two_ranks.main(folder, rows_per_rank=4)
-        for process in pair:
-            output = process.communicate(timeout=120)[0]
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in pair:
-            process.kill()
-    return {ranks: json.loads((folder / f"{ranks}.json").read_text()) for ranks in (1, 2)}
+    many_ranks.write_models(folder)
+    cases = dict.fromkeys(case for cases in RUNS.values() for case in cases)
+    said = many_ranks.finished(folder, "one", many_ranks.start(folder, "one", 1, cases), timeout=240)
+    assert not said, said
+    return folder
 
 
-@pytest.mark.parametrize("case", ("sed", "eksft", "asft with an empty rank"))
-def test_two_ranks_train_as_one(case, results):
-    one, two = results[1][case], results[2][case]
-    assert len(one["steps"]) == len(two["steps"]) == 2
-    for expected, got in zip(one["steps"], two["steps"], strict=True):
-        same = ("loss", "grad_norm", "ce", "objective", "gate_mean", "kept_share", "entropy", "mean_token_accuracy")
-        for metric in (*same, *(name for name in expected if name.startswith(("kl_", "mask_")))):
-            assert got[metric] == pytest.approx(expected[metric], rel=1e-4, abs=1e-6), metric
-    assert two["weights"] == pytest.approx(one["weights"], rel=1e-6)
-    if case == "sed":
-        assert two["threshold"] == pytest.approx(one["threshold"], rel=1e-5)
+@pytest.mark.parametrize(("engine", "ranks"), RUNS)
+def test_many_ranks_train_as_one(engine, ranks, folder):
+    if engine.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed.")
+    cases = RUNS[engine, ranks]
+    processes = many_ranks.start(folder, engine, ranks, cases)
+    said = many_ranks.finished(folder, engine, processes, timeout=400)  # DeepSpeed's first start compiles
+    assert not said, said
+    for case in cases:
+        one, many = (torch.load(folder / f"{name}-{case}.pt") for name in ("one-1", f"{engine}-{ranks}"))
+        assert max(many_ranks.difference(one, many)) < BOUND, case
+        for expected, got in zip(one["steps"], many["steps"], strict=True):
+            for name in METRICS & expected.keys():
+                assert got[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), (case, name)
+
+
+METRICS = {
+    "loss", "grad_norm", "ce", "objective", "gate_mean", "kept_share", "entropy", "mean_token_accuracy", "mask_rate",
+    "mask_rate_requested", "kl_ref_policy", "kl_policy_ref",
+}  # fmt: skip

@@ -22,7 +22,7 @@ AGENT_LOGGERS = ("torch.distributed.elastic.multiprocessing.api", "torch.distrib
 class LaunchConfig:
     """Several processes or machines, through accelerate."""
 
-    accelerate_config: str | None = helped(None, "A name such as multi_gpu, fsdp2 or zero2, or a file.")
+    accelerate_config: str | None = helped(None, "multi_gpu, fsdp2, zero2, zero3, or a file.")
     num_processes: int | None = helped(None, "Processes, usually one per GPU; all visible GPUs if not given.")
     num_machines: int | None = helped(None, "Machines.")
     machine_rank: int | None = helped(None, "Rank of this machine.")

@@ -339,13 +339,18 @@ def check_ids(row: Mapping[str, Any], labels: list[int], vocab_size: int | None,
             )
 
 
+def rows_of(weight: Any) -> int:
+    """How many rows a weight has, also where DeepSpeed has partitioned it and left the tensor itself empty (ZeRO-3)."""
+    return getattr(weight, "ds_shape", weight.shape)[0]
+
+
 def check_tokenizer_fits(model_or_config: Any, tokenizer: Any) -> None:
     """That every token id of the tokenizer has a row in the model's embedding.
 
     Raises ValueError otherwise. Takes a model, or the config of one that is not loaded yet.
     """
     if hasattr(model_or_config, "get_input_embeddings"):
-        rows = len(model_or_config.get_input_embeddings().weight)
+        rows = rows_of(model_or_config.get_input_embeddings().weight)
     else:
         rows = model_or_config.get_text_config().vocab_size
     size = len(tokenizer)

@@ -69,7 +69,8 @@ def sharding(accelerate_config: str | None, num_processes: int | None) -> Shardi
     devices = num_processes or options.get("num_processes") or max(torch.cuda.device_count(), 1)
     kind = str(options.get("distributed_type", "MULTI_GPU" if devices > 1 else "NO"))
     if kind == "FSDP":
-        return Sharding("FSDP", devices, 3)
+        version = (options.get("fsdp_config") or {}).get("fsdp_version", 1)
+        return Sharding(f"FSDP{version}", devices, 3)
     if kind == "DEEPSPEED":
         stage = (options.get("deepspeed_config") or {}).get("zero_stage", 2)
         return Sharding(f"DeepSpeed ZeRO-{stage}", devices, stage, deepspeed=True)

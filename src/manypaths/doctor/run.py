@@ -159,9 +159,12 @@ def processor(config: Any, model: ModelConfig, model_config: Any) -> Found:
 def parallelism(objective: Objective, sharding: Sharding) -> Iterator[Check]:
     """What the trainer refuses, asked with the accelerator that it would have."""
     plugin = SimpleNamespace(zero_stage=sharding.stage) if sharding.deepspeed else None
-    kind = DistributedType.FSDP if sharding.name == "FSDP" else DistributedType.NO
+    fsdp = sharding.name.startswith("FSDP")
     accelerator = SimpleNamespace(
-        parallelism_config=None, state=SimpleNamespace(deepspeed_plugin=plugin), distributed_type=kind
+        parallelism_config=None,
+        state=SimpleNamespace(deepspeed_plugin=plugin),
+        distributed_type=DistributedType.FSDP if fsdp else DistributedType.NO,
+        is_fsdp2=sharding.name == "FSDP2",
     )
     refuse_unsupported(accelerator, objective.needs_reference)
     yield Check("parallelism", "ok", sharding.name)

@@ -29,7 +29,7 @@ class Compute:
     gpus_per_stage: int | None = helped(None, "GPUs of each stage: num_processes, or 1, where there are any.")
     cpus_per_stage: int = helped(1, "Threads of each stage; on a cluster, the CPUs that it reserves.")
     num_processes: int | None = helped(None, "Processes of each training stage.")
-    accelerate_config: str | None = helped(None, "How these work together: multi_gpu, fsdp2, zero2, or a file.")
+    accelerate_config: str | None = helped(None, "How these work together: multi_gpu, fsdp2, zero2, zero3, or a file.")
     address: str | None = helped(None, "Of a Ray cluster; auto finds the one here. Without it one is started here.")
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -26,8 +26,9 @@ from .refusals import refusal
 # Small enough for tanh to be linear, large enough to saturate it, and values between to check the fit.
 PROBE = (2.0**-12, 2.0**24, -30.0, -1.0, 0.0, 1.0, 30.0)
 SAMPLE = 32  # tokens whose logits and loss the model computes itself, once
-# Modules whose hooks on a head leave its output alone: FSDP2 gathers the weight, TRL's activation offloading pauses there
-HARMLESS_HOOKS = ("torch.distributed.", "trl.")
+# Modules whose hooks on a head leave its output alone: FSDP2 and ZeRO-3 gather the weight, TRL's activation offloading
+# pauses there
+HARMLESS_HOOKS = ("torch.distributed.", "deepspeed.", "trl.")
 # Names of the weight of the router loss, in models and in configs
 ROUTER_LOSS_WEIGHTS = ("router_aux_loss_coef", "aux_loss_coef")
 
@@ -278,9 +279,31 @@ def tensors(result: Any) -> list[Tensor]:
     return [value for value in result if isinstance(value, Tensor) and value.requires_grad] if result else []
 
 
+def under_fsdp2(model: nn.Module) -> bool:
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def under_zero3(model: nn.Module) -> bool:
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def sharded(model: nn.Module) -> bool:
+    """Whether an engine gathers this model's weights for its forwards and frees them afterwards."""
+    return under_fsdp2(model) or under_zero3(model)
+
+
 def hidden_states_of(hook: HeadHook, call: Callable[[], Any]) -> Projection:
-    """The hidden states and head of a forward without gradients, detached: what a reference has to give."""
+    """The hidden states and head of a forward without gradients, detached: what a reference has to give.
+
+    A sharded head is copied while it is whole: it has to outlive this forward.
+    """
+    kept = Tensor.clone if sharded(hook.model) else Tensor.detach
+
+    def read(projection: Projection) -> Projection:
+        hidden_states, weight, bias, *transform = projection
+        return Projection(hidden_states, kept(weight), None if bias is None else kept(bias), *transform)
+
     with torch.no_grad():
-        projection = hook(call, lambda projection: projection).result
+        projection = hook(call, read).result
     torch.clear_autocast_cache()
-    return Projection(*(part.detach() if isinstance(part, Tensor) else part for part in projection))
+    return projection

@@ -98,15 +98,15 @@ REFUSALS: dict[str, Refusal] = {
     ),
     # References
     "sharded starting model": Refusal(
-        "The default reference is a frozen copy of the model, and FSDP's sharded weights cannot be copied.",
-        "Attach before fully_shard, or pass reference=: another copy of the starting model.",
+        "The default reference is a frozen copy of the model, and weights that FSDP or ZeRO-3 has sharded cannot be copied here.",
+        "Attach before fully_shard, pass reference=: another copy of the starting model, or use SFTTrainer.",
     ),
     "reference of another vocabulary": Refusal(
         "The reference's vocabulary has {reference} entries, the model's {model}: the KL is undefined.",
         "Use a reference with the same tokenizer and head size.",
     ),
-    "reference with FSDP or DeepSpeed": Refusal(
-        "A reference model is not supported with FSDP or DeepSpeed.", "Use one device or DDP."
+    "reference with FSDP1": Refusal(
+        "A reference model is not supported with FSDP1.", "Use FSDP2 (fsdp_version: 2), DeepSpeed, one device or DDP."
     ),
     # Parallelism
     "vocabulary-sharded head": Refusal(
@@ -114,9 +114,8 @@ REFUSALS: dict[str, Refusal] = {
         "Keep lm_head out of the tensor-parallel plan; a plan of the other layers is fine with attach.",
     ),
     "tensor, context or sequence parallelism": Refusal(
-        "Tensor, context and sequence parallelism are not supported.", "Use DDP or FSDP2."
+        "Tensor, context and sequence parallelism are not supported.", "Use DDP, FSDP2 or DeepSpeed."
     ),
-    "DeepSpeed ZeRO-3": Refusal("DeepSpeed ZeRO-3 is not supported.", "Use ZeRO-2, or FSDP2 for sharded parameters."),
 }
 
 

@@ -59,7 +59,7 @@ def eksft(
     )
 
 
-eksft.row_local = False  # quantiles over the tokens it is given: one micro-batch of one rank
+eksft.row_local = False  # quantiles over the tokens it is given
 
 
 def top_fraction(values: Tensor, fraction: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..data.formats import rows_of
 from ..models.lm_head import HeadHook, base_of, plain_head, replaced_forward, router_loss_weight
 from ..models.reference_model import Reference, reference_of
 from ..models.refusals import refusal
@@ -119,7 +120,7 @@ def detach(model: nn.Module) -> nn.Module:
 
 def check_head(model: nn.Module, objective: Objective) -> None:
     """Refuses at construction what the engine would refuse at the first step."""
-    check_top_k(objective, len(plain_head(model).weight))
+    check_top_k(objective, rows_of(plain_head(model).weight))
 
 
 def check_top_k(objective: Objective, vocab_size: int) -> None:

@@ -44,6 +44,10 @@ class SFTConfig(trl.SFTConfig):
     calibration_sequences: int = field(
         default=100, metadata={"help": "Training sequences that a threshold is calibrated on."}
     )
+    selection_scope: str = field(
+        default="micro_batch",
+        metadata={"help": "The tokens that eksft compares: micro_batch, of one rank, or step, of all."},
+    )
     reference: str | None = field(
         default=None,
         metadata={"help": "Reference model of KL objectives; the starting model if not given."},
@@ -68,6 +72,12 @@ class SFTConfig(trl.SFTConfig):
         if self.reference is not None and not objective.needs_reference:
             raise ValueError(
                 f"Objective {self.objective!r} compares with no reference; leave reference={self.reference!r} out."
+            )
+        if self.selection_scope not in ("micro_batch", "step"):
+            raise ValueError(f"selection_scope must be micro_batch or step, got {self.selection_scope!r}.")
+        if self.selection_scope == "step" and objective.row_local:
+            raise ValueError(
+                f"Objective {self.objective!r} judges every token alone; leave selection_scope='step' out."
             )
 
     def _take_over_trls_loss(self) -> None:

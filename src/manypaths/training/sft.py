@@ -16,16 +16,18 @@ from typing import Any, ClassVar
 
 import torch
 import trl
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType, fsdp2_prepare_model, gather_object
 from torch import Tensor, nn
+from trl.models import prepare_deepspeed
 from trl.trainer.utils import FusedCausalLMOutput
 
-from ..data.formats import check_tokenizer_fits, check_trained_tokens
+from ..data.formats import check_tokenizer_fits, check_trained_tokens, rows_of
 from ..engine import Projection, unpack
 from ..models.lm_head import HeadHook, is_peft, router_loss_weight
+from ..models.loading import evaluating
 from ..models.reference_model import reference_of
 from ..models.refusals import refusal
-from ..objectives import resolve
+from ..objectives import Objective, resolve
 from ..objectives.registry import describe
 from ..run_folder import nothing_left_on_failure, write_whole
 from .attachment import check_head
@@ -33,7 +35,10 @@ from .calibration import Calibration, calibration_of, statistic_values
 from .checkpoints import resumed_from
 from .config import config_of
 from .metrics import label_probability_quantiles, means, sums
-from .reduction import TokenLosses, token_losses
+from .reduction import TokenLosses, statistics_of, token_losses
+from .step_scope import over_the_step
+
+SCOPES = {"micro_batch": "one micro-batch of one rank", "step": "all micro-batches and ranks of a step"}
 
 
 class SFTTrainer(trl.SFTTrainer):
@@ -70,7 +75,8 @@ class SFTTrainer(trl.SFTTrainer):
             self._totals = {"train": Counter(), "eval": Counter()}
             self._drifted = False
             self._base = self.model.config.name_or_path
-            self._reference = reference_of(self.model, args.reference) if objective.needs_reference else None
+            shard = partial(sharded_reference, self.accelerator)
+            self._reference = reference_of(self.model, args.reference, shard) if objective.needs_reference else None
             routed = getattr(self.model.config.get_text_config(), "output_router_logits", False)
             if routed and not self.aux_loss_enabled:  # TRL knows one place of the weight only
                 self.router_aux_loss_coef = router_loss_weight(self.model)
@@ -79,7 +85,7 @@ class SFTTrainer(trl.SFTTrainer):
     def _check_trained_tokens(self) -> None:
         if "labels" not in next(iter(self.train_dataset), {"labels": []}):
             return  # labelled by the collator
-        seen = check_trained_tokens(self.train_dataset, len(self.model.get_input_embeddings().weight))
+        seen = check_trained_tokens(self.train_dataset, rows_of(self.model.get_input_embeddings().weight))
         if seen["untrained_rows"]:
             self.accelerator.print(
                 f"warning: {seen['untrained_rows']} of the first {seen['rows']} rows have no trained token."
@@ -94,6 +100,9 @@ class SFTTrainer(trl.SFTTrainer):
         self.accelerator.print(
             f"objective: {self.objective.name}{settings}. Its values are not comparable between objectives; compare `ce`."
         )
+        if not self.objective.row_local:
+            scope = SCOPES[self.args.selection_scope]
+            self.accelerator.print(f"{self.objective.name} compares the tokens of {scope} (selection_scope).")
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -113,6 +122,27 @@ class SFTTrainer(trl.SFTTrainer):
                 self.accelerator.print(f"{stored} (stored with the model)")
         return super().compute_loss(partial(self._call, model), inputs, return_outputs, num_items_in_batch)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """The micro-batches of a step; what an objective of the whole step has to know of them is read here."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if self.args.selection_scope == "step" and batches:
+            read = [self._statistics(batch) for batch in batches]
+            self._of_this_step = over_the_step(self.objective, read, self.accelerator.process_index)
+        return batches, num_items
+
+    def _statistics(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The objective's own statistics of a batch, without gradients and dropout."""
+        inputs = self._prepare_inputs({**batch, "use_cache": False})
+        labels = inputs.pop("labels")
+        want, parameters = self.objective.statistics, self.objective.engine_parameters
+        with evaluating(self.model), torch.no_grad():
+            reference = None if self._reference is None else self._reference(self.model_wrapped, inputs)
+
+            def read(policy: Projection) -> dict[str, Tensor]:
+                return statistics_of(*self._aligned(policy, labels, reference), want, reference, **parameters)[0]
+
+            return self._hook(lambda: self.model_wrapped(**inputs), read).result
+
     def _call(self, model: nn.Module, *, fused_lm_head: bool = False, **inputs: Any) -> Any:
         """The stand-in for the model: our losses where TRL asks for its fused head."""
         if not fused_lm_head:
@@ -120,11 +150,14 @@ class SFTTrainer(trl.SFTTrainer):
         labels = inputs.pop("labels")
         reference = None if self._reference is None else self._reference(model, inputs)
 
+        of_the_step = self.args.selection_scope == "step" and self.model.training
+        objective = next(self._of_this_step) if of_the_step else self.objective
+
         def score(policy: Projection) -> TokenLosses:
-            return token_losses(self.objective, *self._aligned(policy, labels, reference), reference)
+            return token_losses(objective, *self._aligned(policy, labels, reference), reference)
 
         output, scored = self._hook(lambda: model(**inputs), score)
-        self._record(scored.statistics)
+        self._record(objective, scored.statistics)
         return FusedCausalLMOutput(
             log_probs=-(scored.losses + 0.0 * output.logits.sum()),
             entropy=unpack(scored.statistics["entropy"], scored.valid),
@@ -145,9 +178,9 @@ class SFTTrainer(trl.SFTTrainer):
             return policy._replace(hidden_states=policy.hidden_states[:, self._virtual_tokens :]), labels
         return policy, nn.functional.pad(labels, (self._virtual_tokens, 0), value=-100)
 
-    def _record(self, statistics: dict[str, Tensor]) -> None:
+    def _record(self, objective: Objective, statistics: dict[str, Tensor]) -> None:
         """Adds this micro-batch, over all ranks, to what the next log shows."""
-        totals = sums(self.objective, statistics)
+        totals = sums(objective, statistics)
         gathered = self.accelerator.gather_for_metrics(torch.stack(list(totals.values()))[None]).sum(0).tolist()
         gathered = dict(zip(totals, gathered, strict=True))
         mode = "train" if self.model.training else "eval"
@@ -270,8 +303,13 @@ def refuse_unsupported(accelerator: Any, needs_reference: bool) -> None:
     parallelism = accelerator.parallelism_config
     if parallelism is not None and (parallelism.tp_enabled or parallelism.cp_enabled or parallelism.sp_enabled):
         raise refusal("tensor, context or sequence parallelism")
+    if needs_reference and accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise refusal("reference with FSDP1")
+
+
+def sharded_reference(accelerator: Any, model: nn.Module) -> nn.Module:
+    """What to call in the place of a frozen model: spread over the ranks where the policy is, by FSDP2 or ZeRO-3."""
     plugin = accelerator.state.deepspeed_plugin
-    if plugin is not None and plugin.zero_stage == 3:
-        raise refusal("DeepSpeed ZeRO-3")
-    if needs_reference and (plugin is not None or accelerator.distributed_type == DistributedType.FSDP):
-        raise refusal("reference with FSDP or DeepSpeed")
+    if accelerator.is_fsdp2:
+        return fsdp2_prepare_model(accelerator, model)
+    return prepare_deepspeed(model, accelerator) if plugin is not None and plugin.zero_stage == 3 else model
