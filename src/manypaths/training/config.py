@@ -46,7 +46,7 @@ class SFTConfig(trl.SFTConfig):
     )
     selection_scope: str = field(
         default="micro_batch",
-        metadata={"help": "The tokens that eksft compares: micro_batch, of one rank, or step, of all."},
+        metadata={"help": "Tokens that eksft compares: micro_batch (of one rank), or step (all)."},
     )
     reference: str | None = field(
         default=None,
