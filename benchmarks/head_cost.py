@@ -78,6 +78,34 @@ def fused_logged(name, **hyperparameters):
     return loss
 
 
+def module_nll(hidden, head, labels):
+    """Its own forward on chunks of tokens."""
+    from manypaths import token_statistics
+
+    return -token_statistics(hidden, head, labels, want=("logprob", "entropy", "is_top1"))["logprob"].mean()
+
+
+def module_ce(hidden, head, labels):
+    return F.cross_entropy(head(hidden).float(), labels)
+
+
+def adapted(loss, **options):
+    """The loss of a head with a LoRA, which trains in the place of the weight."""
+    import peft
+
+    heads = {}
+
+    def run(hidden, weight, labels):
+        if id(weight) not in heads:
+            linear = torch.nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+            linear.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
+            config = peft.LoraConfig(r=16, target_modules=["head"], **options)
+            heads[id(weight)] = peft.inject_adapter_in_model(config, torch.nn.ModuleDict({"head": linear}))["head"]
+        return loss(hidden, heads[id(weight)], labels)
+
+    return run
+
+
 VARIANTS = {
     "full-logits CE": lambda: full_logits_ce,
     "released SED formula, full logits": lambda: released_sed,
@@ -88,6 +116,10 @@ VARIANTS = {
     "manypaths gem": lambda: fused("gem"),
     "manypaths nll + entropy + top-1": lambda: fused_logged("nll"),
     "manypaths sed + entropy + top-1": lambda: fused_logged("sed", top_k=TOP_K, threshold=THRESHOLD),
+    "full-logits CE, LoRA head": lambda: adapted(module_ce),
+    "full-logits CE, DoRA head": lambda: adapted(module_ce, use_dora=True),
+    "manypaths nll + entropy + top-1, LoRA head": lambda: adapted(module_nll),
+    "manypaths nll + entropy + top-1, DoRA head": lambda: adapted(module_nll, use_dora=True),
 }
 SED_VARIANTS = ("released SED formula, full logits", "manypaths sed", "manypaths sed + entropy + top-1")
 

@@ -21,6 +21,7 @@ from manypaths.models.refusals import REFUSALS
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "benchmarks/results"
 PAGE = ROOT / "docs/models.md"
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "torchao")
 MEASURED = ("exact", "exact in float32", "differs")
 
 
@@ -44,7 +45,7 @@ def measure() -> dict:
             adapters.append(row)
     return {
         "date": datetime.date.today().isoformat(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "versions": {name: version(name) for name in PACKAGES},
         "objectives": list(tiny.OBJECTIVES),
         "families": rows,
         "adapters": adapters,

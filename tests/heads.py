@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from manypaths.engine import Projection, token_statistics
 from naive import logits_of, statistics
@@ -69,3 +71,18 @@ def weighted_sum(outputs: dict[str, Tensor]) -> Tensor:
 
 def gradients(outputs: dict[str, Tensor], leaves: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad(weighted_sum(outputs), leaves))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the most elements that any operation returns, views aside: they have no memory of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.elements = max(self.elements, leaf.numel())
+        return out

@@ -6,6 +6,7 @@ where that is not enough, a line of overrides here. All models are random and ma
 
 import contextlib
 import copy
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,8 +22,10 @@ from transformers import (
     CONFIG_MAPPING,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    BitsAndBytesConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
+    TorchAoConfig,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -328,9 +331,42 @@ def other(config: type[peft.PeftConfig], **options: Any) -> peft.PeftConfig:
     return config(task_type="CAUSAL_LM", **options)
 
 
+def on_head(make: Callable[..., peft.PeftConfig], **options: Any) -> peft.PeftConfig:
+    """An adapter of the head and of one layer below. Without dropout, which differs with the tokens that the head sees."""
+    return make(target_modules=["k_proj", "lm_head"], **options, **({"lora_dropout": 0} if make is lora else {}))
+
+
+def quantised_copy(model: nn.Module, config: Any) -> nn.Module:
+    """The model as `from_pretrained` loads it with that quantisation; every linear layer but the queries' has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32)
+    for module in loaded.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # else a forward in evaluation mode ends all gradients
+            module.support_avx512bf16_for_cpu = False
+    return loaded.train()
+
+
+def torchao_int8() -> TorchAoConfig:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=["q_proj"])  # any name, so that the head is not
+
+
+BODY = {"llm_int8_skip_modules": ["q_proj"]}
+QUANTISED: dict[str, Callable[[], Any]] = {
+    "bitsandbytes 4-bit": lambda: BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32, **BODY
+    ),
+    "bitsandbytes 8-bit": lambda: BitsAndBytesConfig(load_in_8bit=True, **BODY),
+    "torchao int8": torchao_int8,
+}
+
+
 class Adapter(NamedTuple):
     make: Callable[[], peft.PeftConfig]
     model: Mapping[str, Any] = MappingProxyType({})  # settings of the tiny Llama under it
+    quantised: str | None = None  # how that is, from the head to the embeddings: a name of QUANTISED
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -352,36 +388,66 @@ ADAPTERS: dict[str, Adapter] = {
     "LoRA and norms": Adapter(lambda: lora(modules_to_save=["norm", "input_layernorm"])),
     "LoRA on embed_tokens": Adapter(lambda: lora(target_modules=["q_proj", "embed_tokens"])),
     "LoRA on embed_tokens, tied": Adapter(lambda: lora(target_modules=["q_proj", "embed_tokens"]), TIED),
-    "LoRA on lm_head": Adapter(lambda: lora(target_modules=["q_proj", "lm_head"])),
+    "LoRA on lm_head": Adapter(lambda: on_head(lora)),
+    "LoRA on lm_head, tied": Adapter(lambda: on_head(lora), TIED),
+    "LoRA on lm_head, with biases": Adapter(lambda: on_head(lora, lora_bias=True)),
+    "rsLoRA on lm_head": Adapter(lambda: on_head(lora, use_rslora=True)),
+    "DoRA on lm_head": Adapter(lambda: on_head(lora, use_dora=True)),
     "LoRA and some tokens": Adapter(lambda: lora(trainable_token_indices=[5, 6])),
     "LoRA and some tokens, tied": Adapter(lambda: lora(trainable_token_indices=[5, 6]), TIED),
     "some tokens": Adapter(lambda: other(peft.TrainableTokensConfig, token_indices=[5, 6])),
+    "some tokens, tied": Adapter(lambda: other(peft.TrainableTokensConfig, token_indices=[5, 6]), TIED),
     "AdaLoRA": Adapter(lambda: other(peft.AdaLoraConfig, total_step=100, **QUERY_VALUE)),
     "BOFT": Adapter(lambda: other(peft.BOFTConfig, boft_block_size=4, **QUERY_VALUE)),
+    "BOFT on lm_head": Adapter(lambda: on_head(other, config=peft.BOFTConfig, boft_block_size=4)),
     "HRA": Adapter(lambda: other(peft.HRAConfig, r=4, **QUERY_VALUE)),
+    "HRA on lm_head": Adapter(lambda: on_head(other, config=peft.HRAConfig, r=4)),
     "IA3": Adapter(
         lambda: other(
             peft.IA3Config, target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]
         )
     ),
+    "IA3 on lm_head": Adapter(lambda: on_head(other, config=peft.IA3Config, feedforward_modules=[])),
     "LayerNorm tuning": Adapter(lambda: other(peft.LNTuningConfig, target_modules=["norm", "input_layernorm"])),
     "LoHa": Adapter(lambda: other(peft.LoHaConfig, r=4, **QUERY_VALUE)),
+    "LoHa on lm_head": Adapter(lambda: on_head(other, config=peft.LoHaConfig, r=4)),
     "LoKr": Adapter(lambda: other(peft.LoKrConfig, r=4, **QUERY_VALUE)),
+    "LoKr on lm_head": Adapter(lambda: on_head(other, config=peft.LoKrConfig, r=4)),
     "OFT": Adapter(lambda: other(peft.OFTConfig, oft_block_size=8, r=0, **QUERY_VALUE)),
+    "OFT on lm_head": Adapter(lambda: on_head(other, config=peft.OFTConfig, oft_block_size=8, r=0)),
     "RandLoRA": Adapter(lambda: other(peft.RandLoraConfig, r=4, **QUERY_VALUE)),
+    "RandLoRA on lm_head": Adapter(lambda: on_head(other, config=peft.RandLoraConfig, r=4)),
     "VeRA": Adapter(lambda: other(peft.VeraConfig, r=4, target_modules=["q_proj", "o_proj"])),
+    "VeRA on lm_head": Adapter(lambda: on_head(other, config=peft.VeraConfig, r=4)),
     "VB-LoRA": Adapter(lambda: other(peft.VBLoRAConfig, r=4, num_vectors=16, vector_length=8, topk=2, **QUERY_VALUE)),
+    "VB-LoRA on lm_head": Adapter(
+        lambda: on_head(other, config=peft.VBLoRAConfig, r=4, num_vectors=16, vector_length=8, topk=2)
+    ),
     "prefix tuning": Adapter(lambda: other(peft.PrefixTuningConfig, num_virtual_tokens=3)),
     "prompt tuning": Adapter(lambda: other(peft.PromptTuningConfig, num_virtual_tokens=3)),
     "p-tuning": Adapter(lambda: other(peft.PromptEncoderConfig, num_virtual_tokens=3, encoder_hidden_size=16)),
+    **{
+        f"{name}, {quantised} head": Adapter(make, quantised=quantised)
+        for quantised in QUANTISED
+        for name, make in (("LoRA", lambda: lora(lora_dropout=0)), ("LoRA on lm_head", lambda: on_head(lora)))
+    },
+    "DoRA on lm_head, bitsandbytes 4-bit head": Adapter(
+        lambda: on_head(lora, use_dora=True), quantised="bitsandbytes 4-bit"
+    ),
+    "DoRA on lm_head, torchao int8 head": Adapter(lambda: on_head(lora, use_dora=True), quantised="torchao int8"),
 }
 
 
 def adapted_model(adapter: str) -> peft.PeftModel:
-    """A tiny Llama in float64 under that adapter, which has moved: as made, most adapters change nothing."""
-    make, settings = ADAPTERS[adapter]
-    base = tiny_llama(VOCAB, pad_token_id=1, **settings).double()
-    return moved(lively(peft.get_peft_model(base, make()).double()), seed=2)
+    """A tiny Llama under that adapter, which has moved: as made, most adapters change nothing.
+
+    In float64; quantised ones, which compute in it nowhere, in float32.
+    """
+    make, settings, quantised = ADAPTERS[adapter]
+    base = tiny_llama(VOCAB, pad_token_id=1, **settings)
+    if quantised:
+        return moved(peft.get_peft_model(quantised_copy(lively(base), QUANTISED[quantised]()), make()), seed=2)
+    return moved(lively(peft.get_peft_model(base.double(), make()).double()), seed=2)
 
 
 def measured_family(family: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ def small_blocks(monkeypatch):
     """Shrinks chunks to 5 rows, row blocks to 2 and tiles to 8 columns, for a head of T tokens and V words."""
 
     def shrink(T: int, V: int) -> None:
-        for name, elements in (("CHUNK_ELEMENTS", 5 * V), ("BLOCK_ELEMENTS", 2 * V), ("TILE_ELEMENTS", 8 * T)):
+        sizes = {"CHUNK_ELEMENTS": 5 * V, "MODULE_ELEMENTS": 5 * V, "BLOCK_ELEMENTS": 2 * V, "TILE_ELEMENTS": 8 * T}
+        for name, elements in sizes.items():
             monkeypatch.setattr(chunked, name, {"cpu": elements, "cuda": elements})
         monkeypatch.setattr(chunked, "MIN_TILE", 8)
 

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from heads import gradients, random_head
+from heads import LargestTensor, gradients, random_head
 from manypaths.engine import Projection, chunked, token_statistics
 from naive import DIFFERENTIABLE, NAMES, gradient
 
@@ -50,21 +48,6 @@ def test_block_sizes_do_not_matter(options, small_blocks):
         gradients({name: parts[name] for name in DIFFERENTIABLE}, head.leaves()), whole_gradients, strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the most elements that any operation returns, views aside: they have no memory of their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.elements = max(self.elements, leaf.numel())
-        return out
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 from conftest import tiny_llama
@@ -28,7 +29,10 @@ RECORD = benchmark.newest_record()
 REPRESENTATIVE = [
     "llama", "qwen3 tied", "gemma2", "cohere", "phi", "mixtral", "qwen3_moe", "mamba2", "jamba", "zamba2", "gemma3", "qwen3_5",
 ]  # fmt: skip
-ADAPTED = ["LoRA, all linear layers", "LoRA, lm_head and embed_tokens", "LoRA on embed_tokens, tied", "prefix tuning"]
+ADAPTED = [
+    "LoRA, all linear layers", "LoRA, lm_head and embed_tokens", "LoRA on embed_tokens, tied", "DoRA on lm_head",
+    "LoRA and some tokens, tied", "prefix tuning",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("family", REPRESENTATIVE)
@@ -44,6 +48,29 @@ def test_an_adapter_of_each_kind_trains_as_the_naive_path_does(adapter):
 @pytest.mark.parametrize("family", ["llama", "mixtral", "cohere"])
 def test_the_trainer_does_the_same(family, tmp_path):
     assert measured(trained_differences, tiny_model(family), tmp_path)["status"] == "exact"
+
+
+def test_the_trainer_trains_an_adapter_on_the_head(tmp_path):
+    """As TRL's own does not; its reference is the head without the adapter."""
+    assert measured(trained_differences, adapted_model("LoRA on lm_head"), tmp_path)["status"] == "exact"
+
+
+QUANTISED_HEADS = [name for name, adapter in ADAPTERS.items() if adapter.quantised]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in QUANTISED_HEADS])
+def test_a_quantised_head_is_one(name):
+    """Or else what is measured below it says nothing."""
+    quantised = adapted(name).get_output_embeddings()
+    layer = quantised.get_base_layer() if hasattr(quantised, "get_base_layer") else quantised
+    assert type(layer.weight) is not torch.nn.Parameter
+
+
+def adapted(name):
+    """The model of that row, where what it needs is installed."""
+    if ADAPTERS[name].quantised:
+        pytest.importorskip(ADAPTERS[name].quantised.split()[0])
+    return adapted_model(name)
 
 
 @pytest.mark.slow
@@ -62,7 +89,7 @@ def test_every_adapter_is_as_recorded(row, tmp_path):
         (row, attached_differences, ()),
         (row["trainer"], trained_differences, (tmp_path,)),
     ):
-        got = measured(differences, adapted_model(row["adapter"]), *place)
+        got = measured(differences, adapted(row["adapter"]), *place)
         assert got["status"] == recorded["status"], got
 
 

@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 import manypaths
 from batches import padded, sequences
 from conftest import tiny_llama
-from manypaths.models.lm_head import PROBE, HeadHook, Transform, fit_transform, hidden_states_of, plain_head
+from manypaths.models.lm_head import PROBE, HeadHook, Transform, fit_transform, hidden_states_of, output_head
 from manypaths.models.refusals import REFUSALS
 
 V = 61
@@ -316,18 +317,123 @@ def lora(**options) -> nn.Module:
     return get_peft_model(tiny_llama(V, tie_word_embeddings=tied), config)
 
 
-@pytest.mark.parametrize("dora", (False, True), ids=("lora", "dora"))
-def test_an_adapter_on_the_head_is_refused(dora):
-    with pytest.raises(ValueError, match=reason("adapter on the head")):
-        manypaths.attach(lora(target_modules=["q_proj", "lm_head"], use_dora=dora), "nll")
-
-
 TOKENS = dict(target_modules=["q_proj"], trainable_token_indices=[5, 6])
+ON_HEAD = ["q_proj", "lm_head"]
 
 
-def test_trainable_tokens_of_tied_embeddings_are_refused():
-    with pytest.raises(ValueError, match=reason("trainable tokens of tied embeddings")):
-        HeadHook(lora(tied=True, **TOKENS))
+def head_gradients(model) -> dict[str, torch.Tensor]:
+    named = model.get_output_embeddings().named_parameters()
+    return {name: parameter.grad for name, parameter in named if parameter.requires_grad}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(target_modules=ON_HEAD), dict(target_modules=ON_HEAD, use_dora=True), dict(target_modules=["lm_head"], tied=True),
+     dict(tied=True, **TOKENS)],
+    ids=("lora", "dora", "lora, tied", "trainable tokens, tied"),
+)  # fmt: skip
+def test_an_adapter_on_the_head_trains_as_without_the_hook(options):
+    model = lora(**options)
+    ours = manypaths.attach(copy.deepcopy(model), "nll")
+    assert_same_training(model, ours, batch())
+    assert len(head_gradients(ours)) > 0 and all(gradient.any() for gradient in head_gradients(ours).values())
+
+
+def test_of_two_adapters_on_the_head_the_active_one_trains():
+    model = lora(target_modules=ON_HEAD)
+    model.add_adapter("other", LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=ON_HEAD, init_lora_weights=False))
+    ours = manypaths.attach(copy.deepcopy(model), "nll")
+    for name in ("other", "default"):
+        model.set_adapter(name)
+        ours.set_adapter(name)
+        assert_same_training(model, ours, batch())
+        assert all(name in parameter for parameter in head_gradients(ours))
+
+
+def test_an_adapter_merged_and_unmerged_trains_again():
+    model = lora(target_modules=ON_HEAD)
+    ours = manypaths.attach(copy.deepcopy(model), "nll")
+    model.merge_adapter()
+    ours.merge_adapter()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**batch()).loss, model(**batch()).loss)
+    with pytest.raises(ValueError, match="gives no gradient"):  # merged, nothing trains
+        ours(**batch())
+    model.unmerge_adapter()
+    ours.unmerge_adapter()
+    assert_same_training(model, ours, batch())
+    assert all(gradient.any() for gradient in head_gradients(ours).values())
+
+
+@pytest.mark.parametrize("options", [dict(target_modules=ON_HEAD), dict(tied=True, **TOKENS)], ids=("lora", "tokens, tied"))
+@pytest.mark.parametrize("merged", (False, True))
+def test_the_reference_without_the_adapter_has_the_head_without_it(options, merged):
+    """And a merged adapter, which PEFT takes out of the weights for that, trains from then on in the head, too."""
+    model, inputs = lora(**options), batch()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter))
+    plain = copy.deepcopy(model)
+    with torch.no_grad(), plain.disable_adapter():
+        reference = plain(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    logits = plain(**inputs).logits
+    valid = inputs["labels"][:, 1:] != -100
+    logp, logr = (z[:, :-1][valid].log_softmax(-1) for z in (logits, reference))
+    kl = (logp.exp() * (logp - logr)).sum(-1).mean()
+    if merged:
+        model.merge_adapter()
+    ours = manypaths.attach(model, lambda kl_policy_ref: kl_policy_ref)
+    loss = ours(**inputs).loss
+    assert kl > 1e-3
+    torch.testing.assert_close(loss, kl, rtol=1e-4, atol=1e-6)
+    theirs, mine = gradients_of(plain, kl), gradients_of(ours, loss)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_on_the_head_is_the_adapters_own():
+    model = lora(target_modules=["lm_head"], lora_dropout=0.5).train()
+    inputs, seen = batch(), []
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(**inputs)
+    handle.remove()
+    valid = inputs["labels"][:, 1:] != -100
+    torch.manual_seed(3)
+    expected = nn.functional.cross_entropy(head(seen[0][:, :-1][valid]), inputs["labels"][:, 1:][valid])
+    theirs = gradients_of(model, expected)
+    ours = manypaths.attach(model, "nll")
+    for _ in range(2):  # reading the model moves nothing
+        torch.manual_seed(3)
+        loss = ours(**inputs).loss
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        mine = gradients_of(ours.eval(), loss)  # the mode is that of the forward
+        ours.train()
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(mine[name], gradient, rtol=2e-5, atol=2e-6)
+    assert not torch.equal(ours(**inputs).loss, ours(**inputs).loss)
+
+
+@pytest.mark.parametrize("architecture", ("gemma2 softcap", "cohere scale", "inkling padded head"))
+def test_an_adapter_on_the_head_under_a_transform(architecture):
+    model = get_peft_model(build(architecture), LoraConfig(r=4, init_lora_weights=False, target_modules=["lm_head"]))
+    assert_same_training(model, manypaths.attach(copy.deepcopy(model), "nll"), batch())
+
+
+def test_an_adapter_on_the_head_under_autocast_and_in_bf16():
+    inputs = batch()
+    model = lora(target_modules=ON_HEAD)
+    ours = manypaths.attach(copy.deepcopy(model), "nll")
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model(**inputs).loss, ours(**inputs).loss
+    theirs, mine = (gradients_of(*pair) for pair in zip((model, ours), losses, strict=True))
+    size = max(float(gradient.abs().max()) for gradient in theirs.values())
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=5e-3)
+    assert max(float((mine[name] - theirs[name]).abs().max()) for name in theirs) < 0.02 * size
+    low = lora(target_modules=ON_HEAD).bfloat16()
+    expected = low(**inputs).loss.item()
+    assert manypaths.attach(low, "nll")(**inputs).loss.item() == pytest.approx(expected, rel=5e-3)
 
 
 class OtherLinear(nn.Linear):
@@ -359,8 +465,15 @@ def with_a_hook_of_trl(head):
     return head
 
 
-def quantised(head):
-    return type("Linear4bit", (OtherLinear,), {"__module__": "bitsandbytes.nn.modules"})(32, V)
+class Mixing(OtherLinear):
+    def forward(self, x):
+        return super().forward(x + 0.1 * x.mean(-2, keepdim=True))
+
+
+class Hiding(OtherLinear):
+    def forward(self, x):
+        self.__dict__.setdefault("scale", nn.Parameter(torch.tensor(2.0)))
+        return super().forward(x) * self.__dict__["scale"]
 
 
 def tiny_t5():
@@ -373,11 +486,20 @@ def without_dict():
     return model
 
 
+def partitioned(head):
+    """As ZeRO-3 marks weights."""
+    head = OtherLinear(32, V)
+    head.weight.ds_id = 0
+    return head
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        ("another kind of head", lambda: with_head(lambda head: OtherLinear(32, V))),
-        ("quantised head", lambda: with_head(quantised)),
+        ("partitioned head", lambda: with_head(partitioned)),
+        ("head of unknown size", lambda: with_head(lambda head: nn.Identity())),
+        ("head that mixes tokens", lambda: with_head(lambda head: Mixing(32, V))),
+        ("weights that the head hides", lambda: with_head(lambda head: Hiding(32, V))),
         ("patched head", lambda: with_head(patched)),
         ("hooks on the head", lambda: with_head(hooked)),
         ("wrapped model", lambda: nn.DataParallel(tiny_llama(V))),
@@ -388,7 +510,34 @@ def without_dict():
 )  # fmt: skip
 def test_a_model_is_refused_for_its_true_reason(name, make):
     with pytest.raises(ValueError, match=reason(name)):
-        manypaths.attach(make(), "nll")
+        manypaths.attach(make(), "nll")(**batch())
+
+
+class Bottleneck(nn.Sequential):
+    """A head that is no layer of PEFT or torch."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, V))
+        self.out_features = V
+
+
+@pytest.mark.parametrize("make", (lambda head: OtherLinear(32, V), lambda head: Bottleneck()), ids=("linear", "layers"))
+def test_any_head_that_treats_each_token_alone_trains_exactly(make):
+    model = with_head(make)
+    assert_same_training(model, manypaths.attach(copy.deepcopy(model), "nll"), batch())
+
+
+def test_weights_packed_for_inference_are_refused():
+    """As bitsandbytes leaves them on a CPU with AVX512-BF16; no gradient passes its kernel for them."""
+    model = manypaths.attach(tiny_llama(V), "nll")
+    with torch.no_grad():
+        model(**batch())
+    weight = model.model.layers[1].mlp.up_proj.weight
+    weight.quant_state = types.SimpleNamespace(packing_format_for_cpu=True)
+    with torch.no_grad():
+        model(**batch())
+    with pytest.raises(ValueError, match=reason("weights packed for inference")):
+        model(**batch())
 
 
 def test_weights_that_were_never_loaded_are_refused():
@@ -431,9 +580,9 @@ def test_peft_models_train_as_without_the_hook(options):
 def test_the_trained_copy_of_a_head_and_the_original_are_told_apart():
     model = lora(target_modules=["q_proj"], modules_to_save=["lm_head"])
     wrapper = model.get_output_embeddings()
-    assert plain_head(model) is wrapper.modules_to_save["default"]
+    assert output_head(model) is wrapper.modules_to_save["default"]
     with model.disable_adapter():
-        assert plain_head(model) is wrapper.original_module
+        assert output_head(model) is wrapper.original_module
 
 
 class Headless(nn.Module):

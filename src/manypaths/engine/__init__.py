@@ -3,12 +3,13 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .autograd import FusedStatistics
+from .autograd import FusedStatistics, apart
+from .head_modules import HeadModule
 from .reference import naive_statistics
-from .statistics import FORBIDDEN, STATISTICS, Projection, Statistic, forbidden_tokens
+from .statistics import FORBIDDEN, STATISTICS, Projection, Statistic, forbidden_tokens, vocab_size
 
 BACKENDS = ("auto", "chunked", "reference")
 
@@ -17,7 +18,7 @@ __all__ = ["BACKENDS", "STATISTICS", "Projection", "Statistic", "token_statistic
 
 def token_statistics(
     hidden_states: Tensor,
-    weight: Tensor,
+    weight: Tensor | nn.Module,
     labels: Tensor,
     *,
     want: str | tuple[str, ...] | list[str],
@@ -36,7 +37,9 @@ def token_statistics(
         hidden_states: [T, D], float64, float32, bfloat16 or float16; already shifted, so that row t predicts
             labels[t]. More leading dimensions, [B, S, D], are welcome: T then stands for [B, S] throughout.
         weight: [V, D] head weight of the same dtype, or float32 with bfloat16 or float16 hidden states: it is then
-            multiplied in their dtype, as autocast does, and its gradient is not rounded to it.
+            multiplied in their dtype, as autocast does, and its gradient is not rounded to it. Or the head as a module that
+            turns [R, D] hidden states into [R, V] logits, row by row, with V as its `out_features`: its forward is run on
+            chunks of tokens, and once more for the gradients, which its parameters get, too.
         labels: [T] integer token ids; rows with `ignore_index` get 0 in every statistic and no gradient.
         want: one or more names from `manypaths.engine.STATISTICS`.
         bias: [V] or None. logits = softcap * tanh(logit_scale * (h W^T + bias) / softcap). A token whose bias is -inf
@@ -53,13 +56,15 @@ def token_statistics(
 
     Raises:
         ValueError: unknown statistic or backend, missing or bad parameter, label outside the vocabulary or forbidden,
-            mismatched shapes or dtypes, NaN or inf in hidden_states (names the first bad row).
+            mismatched shapes or dtypes, NaN or inf in hidden_states (names the first bad row), a module whose logits
+            are not [R, out_features] or have no gradient.
+        RuntimeError: in the backward pass, where a module's logits are no longer what they were.
     """
     want = (want,) if isinstance(want, str) else tuple(want)
     policy = Projection(hidden_states, weight, finite_bias(bias), softcap, logit_scale)
     reference = None if reference is None else Projection(*reference)
-    check_request(want, top_k, temperature, reference, backend, len(weight))
     check_projection(policy, "hidden_states")
+    check_request(want, top_k, temperature, reference, backend, vocab_size(policy))
     if labels.shape != hidden_states.shape[:-1]:
         raise ValueError(f"labels must be [T] = {list(hidden_states.shape[:-1])}, got {list(labels.shape)}.")
     valid = labels != ignore_index
@@ -73,7 +78,7 @@ def token_statistics(
     if reference is not None:
         reference = Projection(
             reference.hidden_states[valid].detach(),
-            reference.weight.detach(),
+            reference.weight.detach() if isinstance(reference.weight, Tensor) else reference.weight,
             None if reference.bias is None else finite_bias(reference.bias.detach()),
             *reference[3:],
         )
@@ -82,12 +87,20 @@ def token_statistics(
     if backend == "reference":
         values = naive_statistics(packed, labels[valid], core, top_k, temperature, reference)
     else:
-        outputs = FusedStatistics.apply(
-            *packed[:3], labels[valid], core, softcap, logit_scale, top_k, temperature, reference
-        )
+        ref_module = reference is not None and isinstance(reference.weight, nn.Module)
+        if ref_module:
+            reference = reference._replace(
+                weight=HeadModule.of(reference.weight, reference.hidden_states, trains=False)
+            )
+        if isinstance(weight, nn.Module):
+            packed = packed._replace(weight=HeadModule.of(weight, packed.hidden_states, trains=torch.is_grad_enabled()))
+        elif ref_module:
+            packed = packed._replace(weight=HeadModule.of_weight(weight, packed.hidden_states))
+        frame, tensors = apart(packed)
+        outputs = FusedStatistics.apply(labels[valid], core, top_k, temperature, reference, frame, *tensors)
         values = dict(zip(core, outputs, strict=True))
     if "normalized_entropy" in want:
-        values["normalized_entropy"] = values["entropy"] / math.log(len(weight))
+        values["normalized_entropy"] = values["entropy"] / math.log(vocab_size(policy))
     return {name: unpack(values[name], valid) for name in want}
 
 
@@ -101,7 +114,7 @@ def unpack(values: Tensor, valid: Tensor) -> Tensor:
     return values.new_zeros(valid.shape).masked_scatter(valid, values)
 
 
-def check_request(want, top_k, temperature, reference, backend, vocab_size) -> None:
+def check_request(want, top_k, temperature, reference, backend, V) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"Unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
     for name in want:
@@ -116,14 +129,31 @@ def check_request(want, top_k, temperature, reference, backend, vocab_size) -> N
             raise ValueError(
                 f"{name} needs the reference model's hidden states and head; pass reference=Projection(...)"
             )
-    if top_k is not None and not 1 <= top_k < vocab_size:
-        raise ValueError(f"top_k must be at least 1 and below the vocabulary size {vocab_size}, got {top_k}.")
+    if top_k is not None and not 1 <= top_k < V:
+        raise ValueError(f"top_k must be at least 1 and below the vocabulary size {V}, got {top_k}.")
     if temperature is not None and not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}.")
 
 
 def check_projection(projection: Projection, name: str) -> None:
     hidden_states, weight, bias, softcap, logit_scale = projection
+    if isinstance(weight, nn.Module):
+        if hidden_states.dim() < 2 or not isinstance(getattr(weight, "out_features", None), int):
+            raise ValueError(
+                f"{name} must be [T, D] and a head module must have out_features, the size of its vocabulary; "
+                f"got {list(hidden_states.shape)} and a {type(weight).__name__}."
+            )
+    else:
+        check_weight(hidden_states, weight, name)
+    if bias is not None and bias.shape != (vocab_size(projection),):
+        raise ValueError(f"bias must be [V] = [{vocab_size(projection)}], got {list(bias.shape)}.")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be above 0 or None, got {softcap}.")
+    if not math.isfinite(logit_scale) or logit_scale == 0:
+        raise ValueError(f"logit_scale must be finite and not 0, got {logit_scale}.")
+
+
+def check_weight(hidden_states: Tensor, weight: Tensor, name: str) -> None:
     if isinstance(weight, DTensor):
         raise ValueError(
             "The head weight is sharded over devices (DTensor). Vocabulary-sharded heads are not supported: "
@@ -139,18 +169,13 @@ def check_projection(projection: Projection, name: str) -> None:
             f"{name} ({hidden_states.dtype}) and weight ({weight.dtype}) must have the same dtype; beside bfloat16 and "
             "float16 the weight may be float32."
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be [V] = [{len(weight)}], got {list(bias.shape)}.")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be above 0 or None, got {softcap}.")
-    if not math.isfinite(logit_scale) or logit_scale == 0:
-        raise ValueError(f"logit_scale must be finite and not 0, got {logit_scale}.")
 
 
 def check_reference(policy: Projection, reference: Projection) -> None:
-    if len(reference.weight) != len(policy.weight):
+    sizes = vocab_size(reference), vocab_size(policy)
+    if sizes[0] != sizes[1]:
         raise ValueError(
-            f"The reference's vocabulary has {len(reference.weight)} entries, the model's {len(policy.weight)}: "
+            f"The reference's vocabulary has {sizes[0]} entries, the model's {sizes[1]}: "
             "the KL is undefined. Use a reference with the same tokenizer and head size."
         )
     if reference.hidden_states.shape[:-1] != policy.hidden_states.shape[:-1]:
@@ -170,12 +195,11 @@ def check_forbidden(policy: Projection, reference: Projection) -> None:
 
 
 def check_labels(labels: Tensor, valid: Tensor, policy: Projection, ignore_index: int) -> None:
-    vocab_size = len(policy.weight)
-    outside = valid & ((labels < 0) | (labels >= vocab_size))
+    outside = valid & ((labels < 0) | (labels >= vocab_size(policy)))
     if outside.any():
         first = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"Label {int(labels[tuple(first)])} at {place(first)} is outside the vocabulary of {vocab_size}; "
+            f"Label {int(labels[tuple(first)])} at {place(first)} is outside the vocabulary of {vocab_size(policy)}; "
             f"ignored tokens must be {ignore_index}."
         )
     forbidden = valid & forbidden_tokens(policy)[labels.where(valid, 0)]

@@ -3,18 +3,20 @@
 Forward: token chunks, full vocabulary rows, one sweep for all statistics. Backward: vocabulary tiles
 recomputed from a few saved scalars per row, so that d_weight is written once per tile and nothing of
 size [T, V] or fp32 [V, D] ever exists. Both work in place on reused scratch: fresh pages cost more
-than arithmetic here.
+than arithmetic here. A head that is a module gives full rows only: its backward goes by token chunks, too.
 
 Shapes: T tokens, D hidden size, V vocabulary, K top-k; R rows of a block, C rows of a chunk, N columns
 of a vocabulary tile.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares
+from .head_modules import HeadModule, gradients
+from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares, vocab_size
 
 # Elements, not bytes: the product matrix of a forward chunk, the fp32 scratch of a row block, the
 # scratch of a backward tile. On a CPU the sizes at which bf16 and fp32 ran fastest (benchmarks/); those of other
@@ -22,6 +24,7 @@ from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares
 CHUNK_ELEMENTS = {"cpu": 40_000_000, "cuda": 128_000_000}
 BLOCK_ELEMENTS = {"cpu": 5_000_000, "cuda": 32_000_000}
 TILE_ELEMENTS = {"cpu": 4_200_000, "cuda": 32_000_000}
+MODULE_ELEMENTS = {"cpu": 10_000_000, "cuda": 32_000_000}  # logits of a chunk; a module makes several copies
 MIN_TILE, MAX_TILE = 1024, 32768
 
 
@@ -62,6 +65,22 @@ def transform_(z: Tensor, projection: Projection, columns: slice = slice(None)) 
 def multiplied_T(projection: Projection, columns: slice = slice(None)) -> Tensor:
     """[D, N] of the weight, in the dtype it is multiplied in."""
     return projection.weight[columns].to(projection.hidden_states.dtype).T
+
+
+def product_dtype(projection: Projection) -> torch.dtype:
+    hidden = projection.hidden_states
+    return statistics_dtype(hidden) if isinstance(projection.weight, HeadModule) else hidden.dtype
+
+
+def products(projection: Projection, chunk: int) -> Callable[[slice], Tensor]:
+    """What multiplies a slice of at most `chunk` tokens with the head, [R, V]: with a weight always into one matrix."""
+    hidden, weight = projection.hidden_states, projection.weight
+    if isinstance(weight, HeadModule):
+        needs = [tensor.requires_grad for tensor in (hidden, *weight.parameters)]  # its kernels may depend on it
+        return lambda rows: weight(hidden[rows], needs)[0].detach().to(product_dtype(projection))
+    weight_T = multiplied_T(projection)
+    matrix = torch.empty(chunk, len(weight), dtype=hidden.dtype, device=hidden.device)
+    return lambda rows: torch.mm(hidden[rows], weight_T, out=matrix[: rows.stop - rows.start])
 
 
 def block_logits(product: Tensor, projection: Projection, scratch: Tensor | None) -> Tensor:
@@ -130,33 +149,27 @@ def forward(
 ) -> tuple[dict[str, Tensor], Rows]:
     """The statistics named in `want`, each [T], and the row scalars the backward needs."""
     hidden = policy.hidden_states
-    T, V = len(hidden), len(policy.weight)
+    T, V = len(hidden), vocab_size(policy)
     dtype, device = statistics_dtype(hidden), hidden.device
-    chunk = min(max(T, 1), budget(CHUNK_ELEMENTS, device, V))
+    heads = [policy] if reference is None else [policy, reference]
+    modules = any(isinstance(head.weight, HeadModule) for head in heads)
+    chunk = min(max(T, 1), budget(MODULE_ELEMENTS if modules else CHUNK_ELEMENTS, device, V))
     block = min(chunk, budget(BLOCK_ELEMENTS, device, V))
-    in_place = hidden.dtype == dtype
-    ref_in_place = reference is not None and reference.hidden_states.dtype == dtype
 
     def scratch() -> Tensor:
         return torch.empty(block, V, dtype=dtype, device=device)
 
     work, other = scratch(), scratch()
-    policy_scratch = None if in_place else scratch()
-    ref_scratch = None if reference is None or ref_in_place else scratch()
-    product = torch.empty(chunk, V, dtype=hidden.dtype, device=device)  # the only matrix that wide, and its twin
-    ref_product = None if reference is None else torch.empty_like(product, dtype=reference.hidden_states.dtype)
+    scratches = [None if product_dtype(head) == dtype else scratch() for head in heads]
+    multiplies = [products(head, chunk) for head in heads]
     shares = token_shares(policy)
-    weight_T, ref_weight_T = multiplied_T(policy), None if reference is None else multiplied_T(reference)
     out: dict[str, Tensor] = {}
     for start in range(0, max(T, 1), chunk):  # T = 0 runs one empty chunk and gives empty statistics
-        tokens = hidden[start : start + chunk]
-        torch.mm(tokens, weight_T, out=product[: len(tokens)])
-        if reference is not None:
-            torch.mm(reference.hidden_states[start : start + chunk], ref_weight_T, out=ref_product[: len(tokens)])
-        for row in range(0, max(len(tokens), 1), block):
-            rows = slice(row, min(row + block, len(tokens)))
-            z = block_logits(product[rows], policy, policy_scratch)
-            z_ref = None if reference is None else block_logits(ref_product[rows], reference, ref_scratch)
+        tokens = slice(start, min(start + chunk, T))
+        multiplied = [multiply(tokens) for multiply in multiplies]
+        for row in range(0, max(tokens.stop - start, 1), block):
+            rows = slice(row, min(row + block, tokens.stop - start))
+            z, z_ref, *_ = *map(block_logits, (product[rows] for product in multiplied), heads, scratches), None
             size = rows.stop - rows.start
             where = slice(start + rows.start, start + rows.stop)
             for name, value in row_block(
@@ -228,6 +241,15 @@ def d_logits_tile(z, z_ref, work, labels, rows: Rows, grads: dict[str, Tensor], 
     return d
 
 
+def d_product_tile(policy: Projection, z, z_ref, work, labels, rows, grads, offset, shares, temperature) -> Tensor:
+    """`d_logits_tile` times the derivative of z with respect to hidden states times weight, [T, N]."""
+    jacobian = None if policy.softcap is None else 1 - (z / policy.softcap).square_()
+    d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, shares, temperature)
+    if jacobian is not None:
+        d.mul_(jacobian)
+    return d.mul_(policy.logit_scale) if policy.logit_scale != 1.0 else d
+
+
 def labelled(labels: Tensor, offset: int, width: int) -> tuple[Tensor, Tensor]:
     """Rows, and columns of a tile, of the labels that are in it."""
     rows = ((labels >= offset) & (labels < offset + width)).nonzero()[:, 0]
@@ -249,6 +271,10 @@ def row_factor(rows: Rows, grads: dict[str, Tensor]) -> Tensor:
     if "kl_policy_ref" in grads:
         a = a - grads["kl_policy_ref"] * rows.kl_policy_ref
     return a
+
+
+def needs_reference(grads: dict[str, Tensor]) -> bool:
+    return "kl_policy_ref" in grads or "kl_ref_policy" in grads
 
 
 def low_precision_product(a: Tensor, b: Tensor) -> Tensor:
@@ -274,7 +300,7 @@ def backward(
     d_weight = torch.empty_like(weight) if needs[1] else None
     d_bias = torch.empty_like(policy.bias) if needs[2] else None
     shares = token_shares(policy)
-    wants_ref = reference is not None and ("kl_policy_ref" in grads or "kl_ref_policy" in grads)
+    wants_ref = needs_reference(grads)
     scratch = [torch.empty(T * tile, dtype=dtype, device=device) for _ in range(2)]
     product_scratch = scratch[0] if hidden.dtype == dtype else torch.empty(T * tile, dtype=hidden.dtype, device=device)
     for offset in range(0, V, tile):
@@ -286,16 +312,11 @@ def backward(
         if hidden.dtype != dtype:
             z.copy_(product)
         z = transform_(z, policy, columns)
-        jacobian = None if policy.softcap is None else 1 - (z / policy.softcap).square_()
         z_ref = None
         if wants_ref:
             ref_product = reference.hidden_states @ multiplied_T(reference, columns)
             z_ref = transform_(ref_product.to(dtype), reference, columns)
-        d = d_logits_tile(z, z_ref, work, labels, rows, grads, offset, shares[columns], temperature)
-        if jacobian is not None:
-            d.mul_(jacobian)
-        if policy.logit_scale != 1.0:
-            d.mul_(policy.logit_scale)
+        d = d_product_tile(policy, z, z_ref, work, labels, rows, grads, offset, shares[columns], temperature)
         if d_bias is not None:
             d_bias[columns] = d.sum(0)
         rounded = d if hidden.dtype == dtype else product.copy_(d)
@@ -314,3 +335,66 @@ def backward(
                 rounded[index] = 0
             d_hidden.add_(low_precision_product(rounded, weight_T.T))
     return None if d_hidden is None else d_hidden.to(hidden.dtype), d_weight, d_bias
+
+
+def backward_of_module(
+    policy: Projection,
+    labels: Tensor,
+    rows: Rows,
+    grads: dict[str, Tensor],
+    temperature: float | None,
+    reference: Projection | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden_states, no weight, bias and the module's parameters; None where `needs` says so or unused.
+
+    Of low-precision parameters the gradients of all chunks are added up in fp32.
+
+    Raises:
+        RuntimeError: the module gives other logits than in the forward.
+    """
+    hidden, head = policy.hidden_states, policy.weight
+    T, V = len(hidden), vocab_size(policy)
+    dtype, device = statistics_dtype(hidden), hidden.device
+    chunk = min(max(T, 1), budget(MODULE_ELEMENTS, device, V))
+    shares = token_shares(policy)
+    ref_product = products(reference, chunk) if needs_reference(grads) else None
+    work = torch.empty(chunk, V, dtype=dtype, device=device)
+    d_hidden = torch.zeros_like(hidden) if needs[0] else None
+    d_bias = torch.zeros_like(policy.bias) if needs[2] else None
+    d_parameters = [None if T else torch.zeros_like(parameter) for parameter in head.parameters]
+    changed = torch.zeros((), dtype=torch.bool, device=device)
+    with head.random_numbers():
+        for start in range(0, T, chunk):
+            where = slice(start, min(start + chunk, T))
+            logits, inputs = head(hidden[where], (needs[0], *needs[3:]))
+            z = transform_(logits.detach().to(dtype, copy=True), policy)
+            z_ref = None if ref_product is None else transform_(ref_product(where).to(dtype), reference)
+            saved = Rows(*(None if values is None else values[where] for values in rows))
+            tolerance = torch.finfo(logits.dtype).eps ** 0.5
+            label_logit = z.gather(-1, labels[where, None])[:, 0]
+            same = torch.isclose(label_logit, saved.label_logit, rtol=tolerance, atol=tolerance, equal_nan=True)
+            changed |= ~same.all()
+            given = {name: grad[where] for name, grad in grads.items()}
+            d = d_product_tile(policy, z, z_ref, work[: len(z)], labels[where], saved, given, 0, shares, temperature)
+            if d_bias is not None:
+                d_bias.add_(d.sum(0))
+            d_rows, *d_chunk = gradients(logits, inputs, d.to(logits.dtype))
+            if d_rows is not None:
+                d_hidden[where] = d_rows
+            for index, part in enumerate(d_chunk):
+                total = d_parameters[index]
+                if total is not None and part is not None:
+                    total.add_(part)
+                elif part is not None:
+                    d_parameters[index] = part.to(statistics_dtype(part), copy=True)
+    if changed:
+        raise RuntimeError(
+            "The head gave other logits in the backward pass than in the forward pass. Leave its weights, its adapters and "
+            "its mode (train or eval) alone in between."
+        )
+    d_parameters = [
+        total if total is None else total.to(parameter.dtype)
+        for total, parameter in zip(d_parameters, head.parameters, strict=True)
+    ]
+    return d_hidden, None, d_bias, *d_parameters

@@ -12,7 +12,8 @@ from .statistics import GEM_SIGMOID_SLOPE, Projection, token_shares
 def full_logits(projection: Projection) -> Tensor:
     """[T, V] logits in fp32 (fp64 for fp64 input), multiplied in the dtype of the input."""
     hidden_TD, weight_VD, bias_V, softcap, logit_scale = projection
-    logits_TV = hidden_TD @ weight_VD.to(hidden_TD.dtype).T
+    is_module = not isinstance(weight_VD, Tensor)
+    logits_TV = weight_VD(hidden_TD) if is_module else hidden_TD @ weight_VD.to(hidden_TD.dtype).T
     logits_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32))
     if bias_V is not None:
         logits_TV = logits_TV + bias_V

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FORBIDDEN = -1e30  # in place of a bias of -inf: exp() gives 0, but 0 times it is 0 and not NaN
 GEM_SIGMOID_SLOPE = 0.01  # slope of h = logsigmoid in the released code of GEM, arXiv:2408.16673
@@ -27,27 +27,34 @@ class Projection(NamedTuple):
     tanh when `softcap` is None.
 
     hidden_states: [T, D]; weight: [V, D], same dtype or float32 for low-precision hidden states; bias: [V] or None.
+    In the place of the weight may stand a module whose forward gives hidden_states @ weight.T + bias, or what it has
+    instead; `out_features` is its V.
     """
 
     hidden_states: Tensor
-    weight: Tensor
+    weight: Tensor | nn.Module
     bias: Tensor | None = None
     softcap: float | None = None
     logit_scale: float = 1.0
 
 
+def vocab_size(projection: Projection) -> int:
+    weight = projection.weight
+    return len(weight) if isinstance(weight, Tensor) else weight.out_features
+
+
 def forbidden_tokens(projection: Projection) -> Tensor:
     """[V] bool: the tokens whose logit is -inf; a softcap makes the logit of a bias of -inf finite."""
-    weight, bias = projection.weight, projection.bias
+    bias = projection.bias
     if bias is None or projection.softcap is not None:
-        return torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+        return torch.zeros(vocab_size(projection), dtype=torch.bool, device=projection.hidden_states.device)
     return bias.detach() <= FORBIDDEN
 
 
 def token_shares(projection: Projection) -> Tensor:
     """[V] in the statistics' dtype: 1 / V, or 0 for a forbidden token and the same for each of the others."""
     allowed = ~forbidden_tokens(projection)
-    return allowed.to(torch.promote_types(projection.weight.dtype, torch.float32)) / allowed.sum()
+    return allowed.to(torch.promote_types(projection.hidden_states.dtype, torch.float32)) / allowed.sum()
 
 
 @dataclass(frozen=True)

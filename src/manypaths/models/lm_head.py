@@ -1,5 +1,7 @@
 """How a Hugging Face model hands us its hidden states: its head's forward is replaced during its own forward.
 
+A plain linear head becomes its weight, any other head (an adapter, a quantised layer) a module that the engine runs.
+
 The replaced head returns a small probe instead of logits, connected to the graph. Whatever the model does to its
 logits afterwards (scale, softcap) it does to the probe, so the transform is read off the model, not assumed from
 its config, and checked at every call. What seven numbers cannot show, a forward before the first call does: there the
@@ -21,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..engine import Projection
+from ..engine.head_modules import HeadModule
 from .refusals import refusal
 
 # Small enough for tanh to be linear, large enough to saturate it, and values between to check the fit.
@@ -64,34 +67,116 @@ def check_model(model: nn.Module) -> None:
         raise refusal("encoder-decoder", model=type(base_of(model)).__name__)
     if not getattr(config, "return_dict", True):
         raise refusal("tuple outputs")
-    plain_head(model)
+    output_head(model)
 
 
-def plain_head(model: nn.Module) -> nn.Linear:
-    """The linear head whose weight the loss trains; ValueError where its forward is anything else."""
+def output_head(model: nn.Module) -> nn.Module:
+    """The module whose forward the loss replaces: of a PEFT model the trained copy, or what an adapter switched off wraps.
+
+    ValueError for a head that does more than its own forward, or of unknown size.
+    """
     head = model.get_output_embeddings()
-    if isinstance(getattr(head, "modules_to_save", None), nn.ModuleDict):  # PEFT's wrapper, peft stays unimported
-        disabled = head.disable_adapters or not head.active_adapters
-        head = head.original_module if disabled else head.modules_to_save[head.active_adapters[0]]
     if head is None:
         raise refusal("no output head", model=type(model).__name__)
+    if hasattr(head, "disable_adapters"):  # PEFT's layers and wrappers, peft stays unimported
+        head = under_adapters(head)
     head = getattr(head, "_orig_mod", head)  # under torch.compile
-    if type(head).forward is not nn.Linear.forward:
-        raise refusal(kind_of_head(head), head=f"{type(head).__module__}.{type(head).__name__}")
     if "forward" in vars(head) and not hasattr(head, "_hf_hook"):  # accelerate's moves tensors between devices
-        raise refusal("vocabulary-sharded head" if isinstance(head.weight, DTensor) else "patched head")
+        sharded = any(isinstance(parameter, DTensor) for parameter in head.parameters())
+        raise refusal("vocabulary-sharded head" if sharded else "patched head")
     for hook in (*head._forward_pre_hooks.values(), *head._forward_hooks.values()):
         if not hook.__module__.startswith(HARMLESS_HOOKS):
             raise refusal("hooks on the head", hook=getattr(hook, "__qualname__", hook))
+    vocab_size(head)
     return head
 
 
-def kind_of_head(head: nn.Module) -> str:
-    """The name of the refusal of a head that is no plain linear layer."""
-    if type(head).__name__.startswith("TrainableTokens"):
-        return "trainable tokens of tied embeddings"
-    package = type(head).__module__.split(".")[0]
-    return {"peft": "adapter on the head", "bitsandbytes": "quantised head"}.get(package, "another kind of head")
+def under_adapters(head: nn.Module) -> nn.Module:
+    """What PEFT's layer or wrapper runs: itself with an adapter, the trained copy, or with adapters off the original."""
+    if not head.disable_adapters and head.active_adapters:
+        copies = getattr(head, "modules_to_save", None)
+        return copies[head.active_adapters[0]] if isinstance(copies, nn.ModuleDict) else head
+    return head.original_module if hasattr(head, "original_module") else head.base_layer
+
+
+def is_plain(head: nn.Module) -> bool:
+    """Whether it multiplies with a weight, to which a gradient can be given; torchao's weights are no mere tensors."""
+    weight = getattr(head, "weight", None)
+    known = type(weight) in (Tensor, nn.Parameter) or isinstance(weight, DTensor)
+    return type(head).forward is nn.Linear.forward and known
+
+
+def vocab_size(head: nn.Module) -> int:
+    """The width of its logits."""
+    sizes = [module.out_features for module in head.modules() if hasattr(module, "out_features")]
+    weight = getattr(head, "weight", None)
+    if not sizes and isinstance(weight, Tensor):
+        sizes = [len(weight)]
+    if not sizes:
+        raise refusal("head of unknown size", head=name_of(head))
+    return sizes[0]
+
+
+def name_of(head: nn.Module) -> str:
+    return f"{type(head).__module__}.{type(head).__name__}"
+
+
+@contextlib.contextmanager
+def in_modes(training: dict[nn.Module, bool]) -> Iterator[None]:
+    """Each module in that mode, train or eval, and afterwards as it was."""
+    before = {module: module.training for module in training}
+    try:
+        for module, mode in training.items():
+            module.training = mode
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
+
+
+class OwnForward(nn.Module):
+    """A head as the engine runs it later: in the mode it is in now (train or eval), with nothing around its forward, and
+    without the columns that the model cuts off.
+    """
+
+    def __init__(self, head: nn.Module, columns: int | None) -> None:
+        super().__init__()
+        self.head, self.columns, self.out_features = head, columns, columns or vocab_size(head)
+        self.modes = {module: module.training for module in head.modules()}
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        with in_modes(self.modes):
+            return type(self.head).forward(self.head, hidden_states)[..., : self.columns]
+
+
+def checked_logits(head: OwnForward, hidden_states: Tensor) -> Tensor:
+    """Logits [1, R, V] of [R, D] hidden states.
+
+    ValueError unless each row's logits depend on that row alone, and on no weight that trains but the head's parameters.
+    """
+    same_dropout = HeadModule.of(head, hidden_states, trains=False).random_numbers
+    middle = len(hidden_states) // 2
+    alone = torch.zeros_like(hidden_states)
+    alone[middle] = hidden_states[middle]
+    with same_dropout():
+        logits = head(hidden_states[None])
+    with same_dropout():
+        single = head(alone)[middle]
+    tolerance = torch.finfo(single.dtype).eps ** 0.5
+    if not torch.allclose(logits[0, middle], single, rtol=tolerance, atol=tolerance):
+        raise refusal("head that mixes tokens", head=name_of(head.head))
+    parameters = {name: value.detach() for name, value in head.named_parameters() if value.requires_grad}
+    with same_dropout(), torch.enable_grad():
+        if torch.func.functional_call(head, parameters, (hidden_states,)).requires_grad:
+            raise refusal("weights that the head hides", head=name_of(head.head))
+    return logits
+
+
+def check_not_packed(model: nn.Module) -> None:
+    """ValueError for 4-bit weights in bitsandbytes' layout for inference on CPUs, whose kernel has no gradient."""
+    for name, parameter in model.named_parameters():
+        if getattr(getattr(parameter, "quant_state", None), "packing_format_for_cpu", False):
+            raise refusal("weights packed for inference", name=name)
 
 
 def fit_transform(probe: Tensor) -> Transform:
@@ -151,6 +236,23 @@ def replaced_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = before
 
 
+def multiplied(head: nn.Module, hidden_states: Tensor, columns: int | None) -> Projection:
+    """What the engine multiplies: of a plain head in the dtypes of autocast, and `columns` of the head if not all."""
+    if not is_plain(head):
+        if any(hasattr(parameter, "ds_id") for parameter in head.parameters()):
+            raise refusal("partitioned head", head=name_of(head))
+        return Projection(hidden_states, OwnForward(head, columns))
+    weight, bias = head.weight, head.bias
+    if columns is not None:
+        weight, bias = weight[:columns], None if bias is None else bias[:columns]
+    if torch.is_autocast_enabled(hidden_states.device.type):
+        dtype = torch.get_autocast_dtype(hidden_states.device.type)
+        hidden_states = hidden_states.to(dtype)
+        if weight.dtype != torch.float32:  # an fp32 weight stays, so that its gradient is not rounded
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    return Projection(hidden_states, weight, bias)
+
+
 class HeadHook:
     """Runs a model's own forward with `score(projection)` in the place of its head.
 
@@ -166,12 +268,14 @@ class HeadHook:
     def __call__(self, call: Callable[[], Any], score: Callable[[Projection], Any]) -> Captured:
         if self.transform is None:
             self.transform, self.columns = self.read_model(call)
+        if torch.is_grad_enabled():
+            check_not_packed(self.model)
         results = []
 
         def answer(projection: Projection) -> Tensor:
             results.append(score(projection))
             # Tied to the graph, so that wrappers' backward hooks on the model's output fire
-            zero = torch.zeros((), device=projection.weight.device)
+            zero = torch.zeros((), device=projection.hidden_states.device)
             tie = sum((value.sum() for value in tensors(results[0])), zero) * 0.0
             probe = torch.tensor(PROBE, device=zero.device) + tie.float()
             return probe.repeat(*projection.hidden_states.shape[:-1], 1)
@@ -217,7 +321,10 @@ class HeadHook:
             hidden_states = projection.hidden_states
             sequence = hidden_states.reshape(-1, *hidden_states.shape[-2:])[0]
             places = torch.arange(SAMPLE, device=sequence.device) * len(sequence) // SAMPLE
-            logits = F.linear(sequence[places][None], projection.weight, projection.bias)
+            if isinstance(projection.weight, Tensor):
+                logits = F.linear(sequence[places][None], projection.weight, projection.bias)
+            else:
+                logits = checked_logits(projection.weight, sequence[places])
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             logits[0, -1, : len(PROBE)] = torch.tensor(PROBE)
             given.append(logits)
@@ -244,24 +351,17 @@ class HeadHook:
 
     def run(self, call: Callable[[], Any], answer: Callable[[Projection], Tensor]) -> Any:
         """The model's output with `answer` in the place of its head."""
-        head = plain_head(self.model)
+        head = output_head(self.model)
         calls = 0
 
         def forward(hidden_states: Tensor) -> Tensor:
             nonlocal calls
             calls += 1
-            weight, bias = head.weight, head.bias
-            if isinstance(weight, DTensor):
+            if any(isinstance(parameter, DTensor) for parameter in head.parameters()):
                 raise refusal("vocabulary-sharded head")
-            if self.columns is not None:
-                weight, bias = weight[: self.columns], None if bias is None else bias[: self.columns]
-            if torch.is_autocast_enabled(hidden_states.device.type):
-                dtype = torch.get_autocast_dtype(hidden_states.device.type)
-                hidden_states = hidden_states.to(dtype)
-                if weight.dtype != torch.float32:  # an fp32 weight stays, so that its gradient is not rounded
-                    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-            hidden_states = hidden_states.to(weight.device)
-            return answer(Projection(hidden_states, weight, bias, *(self.transform or Transform())))
+            hidden_states = hidden_states.to(next(head.parameters()).device)
+            projection = multiplied(head, hidden_states, self.columns)
+            return answer(Projection(*projection[:3], *(self.transform or Transform())))
 
         with replaced_forward(head, forward):
             output = call()
@@ -300,8 +400,10 @@ def hidden_states_of(hook: HeadHook, call: Callable[[], Any]) -> Projection:
     kept = Tensor.clone if sharded(hook.model) else Tensor.detach
 
     def read(projection: Projection) -> Projection:
-        hidden_states, weight, bias, *transform = projection
-        return Projection(hidden_states, kept(weight), None if bias is None else kept(bias), *transform)
+        if sharded(hook.model) and not isinstance(projection.weight, Tensor):
+            raise refusal("sharded reference head", head=name_of(projection.weight.head))
+        hidden_states, *head = projection
+        return Projection(hidden_states, *(kept(part) if isinstance(part, Tensor) else part for part in head))
 
     with torch.no_grad():
         projection = hook(call, read).result

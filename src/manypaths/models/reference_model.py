@@ -8,9 +8,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..data.formats import rows_of
 from ..engine import Projection
-from .lm_head import HeadHook, base_of, hidden_states_of, is_peft, plain_head, sharded, under_fsdp2, under_zero3
+from .lm_head import (
+    HeadHook,
+    base_of,
+    hidden_states_of,
+    is_peft,
+    output_head,
+    sharded,
+    under_fsdp2,
+    under_zero3,
+    vocab_size,
+)
 from .loading import evaluating
 from .refusals import refusal
 
@@ -113,6 +122,6 @@ def adapter_switched_off(hook: HeadHook, policy: Callable[..., Any], inputs: dic
 
 
 def check_same_vocabulary(model: nn.Module, reference: nn.Module) -> None:
-    sizes = rows_of(plain_head(model).weight), rows_of(plain_head(reference).weight)
+    sizes = vocab_size(output_head(model)), vocab_size(output_head(reference))
     if sizes[0] != sizes[1]:
         raise refusal("reference of another vocabulary", model=sizes[0], reference=sizes[1])

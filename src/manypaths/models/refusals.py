@@ -35,24 +35,32 @@ REFUSALS: dict[str, Refusal] = {
         "Pass labels aligned with input_ids and leave shift_labels out.",
     ),
     # Heads
-    "adapter on the head": Refusal(
-        "The output head is a {head}: the weights of an adapter there would silently not be trained.",
-        "Leave the head (lm_head) out of target_modules, and ensure_weight_tying at False; modules_to_save=['lm_head'] "
-        "is fine.",
+    "head of unknown size": Refusal(
+        "The output head is a {head}, which does not say how many tokens it has logits of.",
+        "Set its attribute out_features to the size of the vocabulary.",
     ),
-    "trainable tokens of tied embeddings": Refusal(
-        "Trainable tokens (trainable_token_indices) of tied embeddings put an adapter on the output head, too, whose rows "
-        "would silently not be trained.",
-        "Untie the embeddings (tie_word_embeddings=False), or train all rows: modules_to_save=['embed_tokens'] with "
-        "ensure_weight_tying=True.",
+    "head that mixes tokens": Refusal(
+        "The output head is a {head}, where a token's logits depend on other tokens, too; the loss sees some tokens at a time.",
+        "Use a head that treats each token alone; for bitsandbytes' 8-bit layers that is llm_int8_threshold=0.0.",
     ),
-    "quantised head": Refusal(
-        "The output head is a {head}, a quantised layer: its weight cannot be trained, nor used at all where it is tied.",
-        "Leave llm_int8_skip_modules at its default, which spares the head, or add 'lm_head' to it.",
+    "weights that the head hides": Refusal(
+        "The output head is a {head}, which uses weights that train but are not among its parameters: they would get no "
+        "gradient.",
+        "Register them in the head, freeze them, or leave the head out of target_modules.",
     ),
-    "another kind of head": Refusal(
-        "The output head is a {head}, not a plain linear layer: what it does beyond that would be lost.",
-        "Use a model with a torch.nn.Linear head.",
+    "partitioned head": Refusal(
+        "The output head is a {head} whose weights DeepSpeed ZeRO-3 has partitioned: they are whole one layer at a time.",
+        "Leave the head out of target_modules and of the quantisation, or use ZeRO-2.",
+    ),
+    "sharded reference head": Refusal(
+        "The reference's output head is a {head} whose weights FSDP2 or ZeRO-3 frees before they are compared with.",
+        "Merge its adapter, leave the head out of the quantisation, or give every rank a whole reference.",
+    ),
+    "weights packed for inference": Refusal(
+        "{name} is in bitsandbytes' layout for inference on a CPU, through which no gradient passes: a forward without "
+        "gradients in evaluation mode changes 4-bit weights to it for good.",
+        "Load the model again, keep it in train() mode, and leave out what evaluates it (evaluation, calibration, a reference "
+        "that is the adapter switched off); or train on another device, or in 8 bit.",
     ),
     "patched head": Refusal(
         "The output head's forward was replaced on the instance: what it does instead would be lost.",

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..data.formats import rows_of
-from ..models.lm_head import HeadHook, base_of, plain_head, replaced_forward, router_loss_weight
+from ..models.lm_head import HeadHook, base_of, output_head, replaced_forward, router_loss_weight, vocab_size
 from ..models.reference_model import Reference, reference_of
 from ..models.refusals import refusal
 from ..objectives import Objective, resolve
@@ -31,7 +30,7 @@ def attach(
     label_smoothing_factor and compute_loss_func alone: with either the Trainer asks for logits and computes another loss.
 
     Args:
-        model: a causal language model with a plain linear head.
+        model: a causal language model. Where its head is an adapter, or quantised, its own forward is run on chunks.
         objective: a name (`manypaths.objectives`), "module:function", or a function of statistics.
         objective_kwargs: its hyper-parameters, e.g. {"threshold": 0.9} for `sed`.
         reference: the model that `kl_*` statistics compare with. None is `model` as it is now, without its adapter
@@ -120,7 +119,7 @@ def detach(model: nn.Module) -> nn.Module:
 
 def check_head(model: nn.Module, objective: Objective) -> None:
     """Refuses at construction what the engine would refuse at the first step."""
-    check_top_k(objective, rows_of(plain_head(model).weight))
+    check_top_k(objective, vocab_size(output_head(model)))
 
 
 def check_top_k(objective: Objective, vocab_size: int) -> None:

@@ -2,10 +2,12 @@
 
 TRL's own `compute_loss` runs unchanged on a stand-in for the model that answers its fused-head call with our
 per-token losses, so reduction, accumulation, DDP scaling, auxiliary losses, metrics and evaluation stay TRL's. This
-leans on `FusedCausalLMOutput`, on the `fused_lm_head=True` argument and on `_metrics`, which are private to
-trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and fails when they move.
+leans on `FusedCausalLMOutput`, on the `fused_lm_head=True` argument, on `_metrics` and on how TRL finds an adapter on the
+head, which are private to trl >= 1.16, < 2; tests/training/test_equivalence.py compares with stock TRL and fails when
+they move.
 """
 
+import contextlib
 import functools
 import inspect
 from collections import Counter
@@ -61,7 +63,8 @@ class SFTTrainer(trl.SFTTrainer):
         args = call.arguments["args"] = config_of(call.arguments.get("args"), call.arguments["model"])
         objective = resolve(args.objective, **(args.objective_kwargs or {}))
         with nothing_left_on_failure(args.output_dir):
-            super().__init__(*call.args, **call.kwargs)
+            with adapters_on_the_head():
+                super().__init__(*call.args, **call.kwargs)
             self.objective = objective
             self.calibration: Calibration | None = None
             self._hook = HeadHook(self.model)
@@ -272,6 +275,17 @@ class SFTTrainer(trl.SFTTrainer):
             )
         self.calibration = calibration
         self.objective = self.objective.bind(**{calibration.hyperparameter: calibration.threshold})
+
+
+@contextlib.contextmanager
+def adapters_on_the_head() -> Iterator[None]:
+    """TRL refuses them, since its fused head would pass them by; ours is never that one."""
+    before = trl.trainer.sft_trainer.BaseTunerLayer
+    trl.trainer.sft_trainer.BaseTunerLayer = ()
+    try:
+        yield
+    finally:
+        trl.trainer.sft_trainer.BaseTunerLayer = before
 
 
 def virtual_tokens(model: nn.Module) -> int:
