@@ -38,6 +38,7 @@ EKSFT = {"reference": "other", "selection_scope": "step", "objective_kwargs": di
 PACKED = dict(packing=True, max_length=24, dataset_kwargs=None)
 LORA = dict(r=4, target_modules=["q_proj", "v_proj", "up_proj"], lora_dropout=0.0)
 HEAD_SAVED = {**LORA, "modules_to_save": ["lm_head"]}
+ON_HEAD = {**LORA, "target_modules": ["q_proj", "v_proj", "up_proj", "lm_head"]}
 CASES = {
     "nll": Case(),
     "sed, calibrated": Case("sed"),
@@ -54,6 +55,9 @@ CASES = {
     "reference, LoRA, head saved": Case("asft", {**KL, "learning_rate": 20.0}, HEAD_SAVED),
     "reference, LoRA, biases": Case("asft", {**KL, "learning_rate": 20.0}, {**LORA, "bias": "all"}, "biased"),
     "reference, LoRA, packing": Case("asft", {**KL, **PACKED, "learning_rate": 20.0}, LORA),
+    "cached reference": Case("asft", {**KL, "reference": "cache"}),
+    "cached reference, LoRA, head saved": Case("asft", {**KL, "reference": "cache", "learning_rate": 20.0}, HEAD_SAVED),
+    "LoRA on the head": Case("asft", {**KL, "learning_rate": 20.0}, ON_HEAD),
     "eksft over the step": Case("eksft", EKSFT),
     "eksft over the step, accumulation": Case("eksft", {**EKSFT, "gradient_accumulation_steps": 2}),
     "activation checkpointing": Case(options={"gradient_checkpointing": True}),
@@ -179,7 +183,9 @@ def train(folder: Path, engine: str, name: str) -> dict[str, Any]:
 
     case, ranks = CASES[name], int(os.environ["WORLD_SIZE"])
     options = dict(case.options)
-    if "reference" in options:
+    if options.get("reference") == "cache":
+        options["reference_cache"] = str(folder / f"cache of {engine}, {ranks}, {name}")
+    elif "reference" in options:
         options["reference"] = str(folder / options["reference"])
     accumulated = options.get("gradient_accumulation_steps", 1)
     settings = dict(

@@ -117,7 +117,7 @@ def test_subcommands_and_options():
     ]
     assert names_of(manypaths.SFTConfig, trl.SFTConfig) == [
         "objective", "objective_kwargs", "calibration_fraction", "calibration_sequences", "selection_scope",
-        "reference",
+        "reference", "reference_cache",
     ]  # fmt: skip
     assert names_of(GRPOConfig, trl.GRPOConfig) == ["preflight_prompts"]
     assert names_of(DoctorConfig) == ["gpu"]

@@ -42,6 +42,7 @@ UNIMPORTANT = frozenset(
         "save_safetensors",
         "save_on_each_node",
         "restore_callback_states_from_checkpoint",
+        "reference_cache",
         "accelerate_config",
         "main_process_ip",
         "main_process_port",
@@ -68,6 +69,7 @@ PATHS = frozenset(
         "embedding_model",
     ]
 )
+CACHE = "cache"  # in the place of a model: the starting one, cached on disk
 UNIMPORTANT_PREFIXES = ("logging_", "log_", "hub_", "push_to_hub_", "trackio_", "vllm_server_", "include_")
 
 
@@ -289,7 +291,7 @@ def settings_of(*configs: Any) -> dict[str, Any]:
                 continue
             value = plain(getattr(config, field.name))
             if value is not None:
-                settings[field.name] = by_content(value, field.name in PATHS)
+                settings[field.name] = by_content(value, field.name in PATHS and value != CACHE)
     return settings
 
 

@@ -116,6 +116,14 @@ REFUSALS: dict[str, Refusal] = {
     "reference with FSDP1": Refusal(
         "A reference model is not supported with FSDP1.", "Use FSDP2 (fsdp_version: 2), DeepSpeed, one device or DDP."
     ),
+    "cached reference of a head module": Refusal(
+        "A cache keeps the weight of the reference's head, which is a {head}.",
+        "Leave the head out of the quantisation, or use a live reference.",
+    ),
+    "cached reference of sharded weights": Refusal(
+        "A cached reference is known by the weights of its starting model, and {name} is sharded already.",
+        "Give the trainer a whole model, which it shards itself, or use a live reference.",
+    ),
     # Parallelism
     "vocabulary-sharded head": Refusal(
         "Tensor parallelism has sharded the output head's weight over devices (DTensor).",

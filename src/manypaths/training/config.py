@@ -17,6 +17,7 @@ from ..data.config import TrainingDataConfig
 from ..generation.vllm_backend import check_version
 from ..grading.graders import resolve_grader
 from ..objectives import resolve
+from ..run_folder import CACHE
 from .calibration import check_fraction
 
 
@@ -50,7 +51,14 @@ class SFTConfig(trl.SFTConfig):
     )
     reference: str | None = field(
         default=None,
-        metadata={"help": "Reference model of KL objectives; the starting model if not given."},
+        metadata={"help": "Model that the KL compares with; or cache: the start, kept on disk."},
+    )
+    reference_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the cached reference, which runs of one model and data may share. If not given: "
+            "_reference_cache in output_dir.",
+        },
     )
 
     def __post_init__(self) -> None:
@@ -78,6 +86,10 @@ class SFTConfig(trl.SFTConfig):
         if self.selection_scope == "step" and objective.row_local:
             raise ValueError(
                 f"Objective {self.objective!r} judges every token alone; leave selection_scope='step' out."
+            )
+        if self.reference_cache is not None and self.reference != CACHE:
+            raise ValueError(
+                f"reference_cache={self.reference_cache!r} is for reference: cache; add it, or leave this out."
             )
 
     def _take_over_trls_loss(self) -> None:
@@ -203,6 +215,8 @@ def check_options(
         raise ValueError("A stream cannot be split; give --eval_dataset_name instead of --test_split_size.")
     if data.dataset_streaming and config.max_steps <= 0:
         raise ValueError("A stream does not know its length: say how long to train with --max_steps.")
+    if data.dataset_streaming and getattr(config, "reference", None) == CACHE:
+        raise ValueError("A stream cannot be read before training, so it has no cached reference; load the data whole.")
     if data.eval_dataset_name is not None and not evaluates(config):
         raise ValueError("eval_dataset_name is given but eval_strategy is no; add --eval_strategy epoch or steps.")
     for name, least in LEAST.items():

@@ -24,7 +24,7 @@ from ..generation.prompts import is_conversation, template_errors_told
 from ..grading.graders import check_golds
 from ..models.loading import check_model
 from ..objectives import resolve
-from ..run_folder import RunFolder, settings_of
+from ..run_folder import CACHE, RunFolder, settings_of
 from .attachment import check_top_k
 from .checkpoints import STATE, checkpoints, resumed_from, step_of
 from .config import GRPOConfig, RewardConfig, SFTConfig, evaluates
@@ -71,7 +71,7 @@ def prepare_sft(data: TrainingDataConfig, config: SFTConfig, model: ModelConfig)
     check_model(model.model_name_or_path, model.model_revision)
     folder = run_folder("sft", config, data, model)
     prepared = Prepared(folder, *load_data(data, config, formats=sft_formats(config.dataset_text_field)))
-    if config.reference is not None:
+    if config.reference not in (None, CACHE):
         check_model(config.reference)
     if not Path(model.model_name_or_path, "adapter_config.json").is_file():
         check_tokenizer_and_head(prepared.train, config, model)

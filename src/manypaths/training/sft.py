@@ -31,8 +31,9 @@ from ..models.reference_model import reference_of
 from ..models.refusals import refusal
 from ..objectives import Objective, resolve
 from ..objectives.registry import describe
-from ..run_folder import nothing_left_on_failure, write_whole
+from ..run_folder import CACHE, nothing_left_on_failure, write_whole
 from .attachment import check_head
+from .cached_reference import CachedReference
 from .calibration import Calibration, calibration_of, statistic_values
 from .checkpoints import resumed_from
 from .config import config_of
@@ -62,6 +63,8 @@ class SFTTrainer(trl.SFTTrainer):
             raise ValueError("compute_loss_func would replace the objective; write it as objective='module:function'.")
         args = call.arguments["args"] = config_of(call.arguments.get("args"), call.arguments["model"])
         objective = resolve(args.objective, **(args.objective_kwargs or {}))
+        cached = args.reference == CACHE
+        live = objective.needs_reference and not cached
         with nothing_left_on_failure(args.output_dir):
             with adapters_on_the_head():
                 super().__init__(*call.args, **call.kwargs)
@@ -71,7 +74,7 @@ class SFTTrainer(trl.SFTTrainer):
             check_head(self.model, objective)
             check_tokenizer_fits(self.model, self._tokenizer)
             self._check_trained_tokens()
-            refuse_unsupported(self.accelerator, objective.needs_reference)
+            refuse_unsupported(self.accelerator, live)
             self._virtual_tokens = virtual_tokens(self.model)
             if self._virtual_tokens and self.padding_free:
                 raise ValueError("Prompt tuning ignores position_ids, so packed documents would attend to each other.")
@@ -79,7 +82,8 @@ class SFTTrainer(trl.SFTTrainer):
             self._drifted = False
             self._base = self.model.config.name_or_path
             shard = partial(sharded_reference, self.accelerator)
-            self._reference = reference_of(self.model, args.reference, shard) if objective.needs_reference else None
+            self._reference = reference_of(self.model, args.reference, shard) if live else None
+            self._cached = self._cached_reference() if cached else None
             routed = getattr(self.model.config.get_text_config(), "output_router_logits", False)
             if routed and not self.aux_loss_enabled:  # TRL knows one place of the weight only
                 self.router_aux_loss_coef = router_loss_weight(self.model)
@@ -99,6 +103,8 @@ class SFTTrainer(trl.SFTTrainer):
         checkpoint = resumed_from(resume_from_checkpoint, folder, processes, self.accelerator.print)
         if checkpoint and self.objective.missing:
             self._adopt(stored_calibration(checkpoint))
+        if checkpoint and self._cached is not None:
+            self._cached.check_resumable(checkpoint)
         settings = f" {self.objective.hyperparameters}" if self.objective.hyperparameters else ""
         self.accelerator.print(
             f"objective: {self.objective.name}{settings}. Its values are not comparable between objectives; compare `ce`."
@@ -139,7 +145,7 @@ class SFTTrainer(trl.SFTTrainer):
         labels = inputs.pop("labels")
         want, parameters = self.objective.statistics, self.objective.engine_parameters
         with evaluating(self.model), torch.no_grad():
-            reference = None if self._reference is None else self._reference(self.model_wrapped, inputs)
+            reference = self._reference_at(self.model_wrapped, inputs, labels)
 
             def read(policy: Projection) -> dict[str, Tensor]:
                 return statistics_of(*self._aligned(policy, labels, reference), want, reference, **parameters)[0]
@@ -151,7 +157,7 @@ class SFTTrainer(trl.SFTTrainer):
         if not fused_lm_head:
             return model(**inputs)
         labels = inputs.pop("labels")
-        reference = None if self._reference is None else self._reference(model, inputs)
+        reference = self._reference_at(model, inputs, labels)
 
         of_the_step = self.args.selection_scope == "step" and self.model.training
         objective = next(self._of_this_step) if of_the_step else self.objective
@@ -168,6 +174,15 @@ class SFTTrainer(trl.SFTTrainer):
             label_mask=scored.valid,
             aux_loss=getattr(output, "aux_loss", None),
         )
+
+    def _reference_at(self, model: nn.Module, inputs: dict[str, Any], labels: Tensor) -> Projection | None:
+        """The reference of a batch, live or cached; the first batch before training makes the cache."""
+        if self._cached is not None:
+            if not self._cached.cache.complete:
+                self._cached.fill(self._hook, model)
+            return self._cached.projection(self.model, inputs, labels)
+        with self.accelerator.autocast():  # a model of its own is not wrapped in it, as the policy is
+            return None if self._reference is None else self._reference(model, inputs)
 
     def _aligned(
         self, policy: Projection, labels: Tensor, reference: Projection | None = None
@@ -232,7 +247,8 @@ class SFTTrainer(trl.SFTTrainer):
         facts |= {name: str(value) for name, value in self.objective.hyperparameters.items()}
         facts |= {"threshold": str(self.calibration)} if self.calibration else {}
         facts |= {"starting model": self._base} if self._base and not Path(self._base).is_dir() else {}
-        facts |= {"reference": self.args.reference or "the starting model"} if self._reference else {}
+        reference = "the starting model" if self.args.reference in (None, CACHE) else self.args.reference
+        facts |= {"reference": reference} if self.objective.needs_reference else {}
         return "### Objective\n\n" + "\n".join(f"- {name}: {value}" for name, value in facts.items())
 
     def _calibrate(self, model: nn.Module) -> None:
@@ -261,10 +277,23 @@ class SFTTrainer(trl.SFTTrainer):
             examples = [self.train_dataset[int(index)] for index in order]
         usable = len(examples) if len(examples) < ranks else len(examples) // ranks * ranks
         mine = examples[:usable][rank::ranks] or examples[:1]
-        columns = {"input_ids", "labels", "seq_lengths", "position_ids"}
         for start in range(0, len(mine), size):
-            batch = [{k: v for k, v in row.items() if k in columns} for row in mine[start : start + size]]
-            yield self._prepare_inputs({**self.data_collator(batch), "use_cache": False})
+            yield self._prepare_inputs({**self._collated(mine[start : start + size]), "use_cache": False})
+
+    def _collated(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of prepared examples, of the columns that text is trained with."""
+        columns = {"input_ids", "labels", "seq_lengths", "position_ids"}
+        return self.data_collator([{k: v for k, v in row.items() if k in columns} for row in rows])
+
+    def _cached_reference(self) -> CachedReference:
+        held_out = self.eval_dataset.values() if isinstance(self.eval_dataset, dict) else [self.eval_dataset]
+        datasets = [self.train_dataset, *(rows for rows in held_out if rows is not None)]
+        for rows in datasets:
+            if isinstance(rows, torch.utils.data.IterableDataset) or "input_ids" not in rows.column_names:
+                raise ValueError(
+                    "A cached reference needs text that is tokenised before training: no stream, and no images."
+                )
+        return CachedReference(self.model, self.args, self.accelerator, datasets, self._collated)
 
     def _adopt(self, calibration: Calibration) -> None:
         top_k = self.objective.hyperparameters.get("top_k")
