@@ -266,6 +266,7 @@ def test_the_study_is_what_the_recorded_results_say():
         "CONTRIBUTING.md",
         "docs/objectives.md",
         "docs/adding_an_objective.md",
+        "docs/augment.md",
         "docs/evaluation.md",
         "docs/doctor.md",
         "docs/experiment.md",

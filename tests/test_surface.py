@@ -47,12 +47,11 @@ def test_importing_is_light():
 
 # From the top: a room may import from the rooms of lower lines, and of its own line where they stand together.
 LEVELS = (
-    ("cli",), ("doctor",), ("experiment", "report"), ("evaluation",), ("training", "generation"),
+    ("cli",), ("doctor",), ("experiment",), ("augmentation",), ("report",), ("evaluation",), ("training", "generation"),
     ("grading", "models", "data", "worlds"), ("engine", "objectives"), ("config", "functions", "run_folder"), ("option_help",),
 )  # fmt: skip
 # The places where a higher room is needed, each for one reason.
 ALLOWED = {
-    ("experiment", "report"),  # an experiment ends with its report
     ("training", "generation"),  # GRPO's preflight samples as an evaluation does
     ("grading", "worlds"),  # the graders of the built-in worlds
     ("models", "data"),
@@ -97,6 +96,7 @@ def test_subcommands_and_options():
     """An option is a promise too. Before adding one: can an objective's hyper-parameter or TRL's option do it?"""
     import trl
 
+    from manypaths.augmentation.config import AugmentConfig
     from manypaths.cli.main import SUBCOMMANDS
     from manypaths.data.config import DataConfig
     from manypaths.doctor.config import DoctorConfig
@@ -110,6 +110,7 @@ def test_subcommands_and_options():
         "sft",
         "grpo",
         "eval",
+        "augment",
         "average",
         "report",
         "world",
@@ -131,6 +132,12 @@ def test_subcommands_and_options():
         "grader", "reward", "correct_at", "reward_model", "embedding_model", "reference", "reread_samples", "forgetting",
         "task_dir", "num_prompts", "max_length", "assistant_only_loss", "dtype", "num_samples", "temperature",
         "temperatures", "top_p", "top_k", "max_new_tokens", "seed", "batch_size", "prompt_format", "chat_template_path",
+        "chat_template_kwargs", "backend", "vllm_server_base_url", "vllm_tensor_parallel_size",
+        "vllm_gpu_memory_utilization", "output_dir",
+    ]  # fmt: skip
+    assert names_of(AugmentConfig) == [
+        "model_name_or_path", "reward", "num_answers", "distinct", "num_samples", "temperature", "top_p", "top_k",
+        "max_new_tokens", "seed", "grader", "correct_at", "preflight_samples", "dtype", "batch_size", "chat_template_path",
         "chat_template_kwargs", "backend", "vllm_server_base_url", "vllm_tensor_parallel_size",
         "vllm_gpu_memory_utilization", "output_dir",
     ]  # fmt: skip

@@ -32,6 +32,9 @@ EXAMPLES = {
         "manypaths eval --model out --benchmarks math500 --num_samples 8 --output_dir out-math",
         "manypaths eval --model out --data chats.jsonl --reference Qwen/Qwen3-0.6B --output_dir out-eval",
     ],
+    "manypaths augment": [
+        "manypaths augment --model out --data problems.jsonl --reward math --distinct chain --output_dir more",
+    ],
     "manypaths report": ["manypaths report --results base-math out-math --output_dir math-report"],
     "manypaths world": ["manypaths world recall --output_dir recall"],
 }

@@ -3,8 +3,9 @@ import torch
 from datasets import Dataset
 
 from manypaths.generation.samples import Sample
+from manypaths.training import grpo
 from manypaths.training.config import GRPOConfig
-from manypaths.training.grpo import grade, train_grpo
+from manypaths.training.grpo import Preflight, grade, low_coverage, preflight, train_grpo
 
 PROMPTS = ["one two", "three four five", "six", "seven eight"]
 
@@ -215,3 +216,45 @@ def test_a_reward_that_raises_is_told_by_its_own_line(tmp_path, model, tokenizer
         assert message.startswith("Reward 'reward' fails: KeyError: 'answr' (test_grpo.py, line ")
         assert message.endswith('return [columns["answr"] for _ in completions]).') and "\n" not in message
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_coverage_is_that_of_prompts_with_several_right_completions(tmp_path, monkeypatch):
+    texts = [["a", "a ", "b", "x"], ["a", "a", "a", "a"], ["c", "x", "x", "x"], ["x", "x", "x", "x"]]
+    groups = [[Sample(text, [5], "eos") for text in group] for group in texts]
+    monkeypatch.setattr(grpo, "sample", lambda *_, **__: groups)
+
+    def known(completions, **columns):
+        return [float(text != "x") for text in completions]
+
+    def well_formed(completions, **columns):
+        return [1.0] * len(completions)
+
+    def measured(*rewards, **settings):
+        return preflight(None, None, prompts(), rewards, config(tmp_path, preflight_prompts=4, **settings))
+
+    report = measured(known)
+    assert (report.several_right, report.distinct_right) == (2, 1.5) and "different right completions 1.5" in str(report)
+    report = measured(well_formed, known, reward_weights=[0.5, 1.0])
+    assert (report.several_right, report.distinct_right) == (2, 1.5)
+    groups[:] = [[Sample("x", [5], "eos")] * 4] * 4
+    report = measured(known)
+    assert (report.several_right, report.distinct_right) == (0, None) and "different" not in str(report)
+
+
+def test_low_coverage_is_a_warning_with_its_evidence_and_never_a_refusal(tmp_path, model, tokenizer, capsys):
+    model = ends(model, tokenizer)
+
+    def report(distinct, several=6):
+        return Preflight(8, 16, 0.4, 0.1, 1.0, 7.0, several, distinct)
+
+    assert not any(map(low_coverage, (report(2.0), report(None, 0), report(1.0, 1))))
+    warning = low_coverage(report(1.25))
+    assert "on the 6 prompts with several right completions, 1.2 of these are different" in warning
+    assert "R2 .73" in warning and "nothing forecast pass@1" in warning and "manypaths augment" in warning
+
+    def empty(completion_ids, **columns):
+        return [float(len(ids) == 1) for ids in completion_ids]
+
+    settings = config(tmp_path, max_steps=1, preflight_prompts=4, num_generations=8, per_device_train_batch_size=8)
+    train_grpo(model, prompts(), empty, settings, processing_class=tokenizer)
+    assert "warning: low coverage: on the " in capsys.readouterr().out

@@ -129,6 +129,21 @@ def evaluate(argv: list[str]) -> None:
     print(f"report: {write_report(results, results.folders[0])}")
 
 
+def augment(argv: list[str]) -> None:
+    from ..augmentation.config import AUGMENT_OPTIONS
+
+    options = parse(AUGMENT_OPTIONS, argv, "manypaths augment")
+    from rich.console import Console
+
+    from ..augmentation.pipeline import OUTPUT, augment
+    from ..augmentation.report import report_of
+    from ..report.render import terminal
+
+    outcome = augment(*options)
+    terminal(report_of(outcome), Console())
+    print(f"data: {outcome.folder / OUTPUT}\nreport: {outcome.folder / 'report.md'}")
+
+
 def average(argv: list[str]) -> None:
     from ..models.averaging import AverageConfig, average
 
@@ -186,6 +201,9 @@ SUBCOMMANDS = {
     "sft": Subcommand(sft, "fine-tune a model with any objective", CHECKPOINT),
     "grpo": Subcommand(grpo, "reinforcement learning after it", CHECKPOINT),
     "eval": Subcommand(evaluate, "benchmarks, pass@k, diversity and forgetting of a model", SAME),
+    "augment": Subcommand(
+        augment, "more right answers a prompt: a model's own, verified, beside the demonstrations", SAME
+    ),
     "average": Subcommand(average, "the weighted average of a model and what it was fine-tuned to"),
     "report": Subcommand(report, "evaluations and experiments side by side, with paired tests"),
     "world": Subcommand(world, "write a built-in world: model, data and benchmarks as ordinary files"),

@@ -24,6 +24,8 @@ from ..run_folder import shortened
 from .config import GRPOConfig
 from .log_lines import in_lines
 
+LOW_COVERAGE = 2.0  # different right completions of a prompt that has several
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -35,13 +37,17 @@ class Preflight:
     zero_variance_share: float  # groups in which all rewards are equal: they give no gradient
     finished_share: float  # completions that end with an end token
     mean_length: float
+    several_right: int = (
+        0  # prompts with two or more right completions: the reward is what a 1 of every reward adds up to
+    )
+    distinct_right: float | None = None  # different right completions of these prompts, on average
 
     def __str__(self) -> str:
         return (
             f"preflight: {self.num_prompts} prompts x {self.num_generations} completions, "
             f"mean reward {self.mean_reward:.3f}, groups without variance {self.zero_variance_share:.0%}, "
             f"ended by themselves {self.finished_share:.0%}, mean length {self.mean_length:.0f} tokens"
-        )
+        ) + (f", different right completions {self.distinct_right:.1f} a prompt" if self.several_right else "")
 
 
 def train_grpo(
@@ -98,6 +104,8 @@ def train_grpo(
             report = preflight(trainer.model, tokenizer, dataset, trainer.reward_funcs, config)
             trainer.accelerator.print(report)
             refuse_hopeless(report, config)
+            if warning := low_coverage(report):
+                trainer.accelerator.print(f"warning: {warning}")
     trainer.train(resume_from_checkpoint=resume_from_checkpoint)
     return trainer
 
@@ -128,6 +136,12 @@ def preflight(
     groups = sample(model, tokenizer, prompts, sampling, chat_template_kwargs=config.chat_template_kwargs)
     graded = grade(rows, groups, rewards, config.reward_weights)
     every = [one for group in groups for one in group]
+    full = sum(config.reward_weights or [1.0] * len(rewards)) - 1e-9
+    right = [
+        [one.text.strip() for one, value in zip(*pair, strict=True) if value >= full]
+        for pair in zip(groups, graded, strict=True)
+    ]
+    several = [len({*texts}) for texts in right if len(texts) > 1]
     return Preflight(
         num_prompts=count,
         num_generations=config.num_generations,
@@ -135,6 +149,8 @@ def preflight(
         zero_variance_share=fmean(math.isclose(min(group), max(group), abs_tol=1e-9) for group in graded),
         finished_share=fmean(one.finished for one in every),
         mean_length=fmean(len(one.token_ids) for one in every),
+        several_right=len(several),
+        distinct_right=fmean(several) if several else None,
     )
 
 
@@ -225,6 +241,22 @@ def with_checks(
             return check(name, values, columns["completions"])
 
     return wraps(reward)(called)
+
+
+def low_coverage(report: Preflight) -> str | None:
+    """What to know where the right completions of a prompt are mostly one and the same; never a reason to refuse.
+
+    The evidence is our own, from runs SFT, RL, evaluation in the two built-in worlds, with 64 samples a prompt; in `recall`
+    groups of 16 fall below LOW_COVERAGE after 30 epochs of cross-entropy, and hardly ever for the base.
+    """
+    if report.several_right < 2 or report.distinct_right >= LOW_COVERAGE:
+        return None
+    return (
+        f"low coverage: on the {report.several_right} prompts with several right completions, {report.distinct_right:.1f} of "
+        "these are different. In two toy worlds the number of different right answers a prompt before RL went with pass@64 "
+        "after it (leave-one-out R2 .73 over 35 points and .57 over 29); nothing forecast pass@1, larger models were not "
+        "measured, and a few prompts are a rough estimate. More right answers a prompt in SFT raise it: manypaths augment."
+    )
 
 
 def refuse_hopeless(report: Preflight, config: GRPOConfig) -> None:

@@ -3,7 +3,7 @@
 import json
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ from .side_tasks import SIDE_TASKS
 from .tokenizer import as_completion, as_prompt
 from .world import PRETRAINED, WORLDS, Request, World, draw_text, resolve_world
 
-VERSION = 1  # of the files: raised when one of them changes for the same world and seed
+VERSION = 2  # of the files: raised when one of them changes for the same world and seed
 DEMONSTRATIONS, TESTS, OLD_TESTS, SIDE_ITEMS, PRETRAINING_TEXTS = 200, 200, 100, 100, 200
 SAMPLED = {"answer": None, "num_samples": 64, "temperature": 1.0}
 GREEDY = {"answer": "answer", "num_samples": 1, "temperature": 0.0}
@@ -98,15 +98,11 @@ def shown(problems: Iterable[Problem], rng: Random) -> list[Problem]:
     return [countdown.shuffled(rng, problem) for problem in problems]
 
 
-def demonstrations(problems: Iterable[Problem], request: Request) -> Rows:
+def demonstrations(problems: Sequence[Problem], request: Request) -> Rows:
     """One canonical solution per problem: eight prompt and eight completion tokens, the end token among them."""
-    return [
-        {
-            "prompt": as_prompt(request.question(problem)),
-            "completion": as_completion(countdown.canonical_solution(problem, request.notation)),
-        }
-        for problem in problems
-    ]
+    answers = [as_completion(countdown.canonical_solution(problem, request.notation)) for problem in problems]
+    rows = zip(puzzles(problems, request), answers, strict=True)
+    return [{"prompt": row.pop("prompt"), "completion": answer, **row} for row, answer in rows]
 
 
 def puzzles(problems: Iterable[Problem], request: Request) -> Rows:
@@ -144,7 +140,7 @@ def readme(world: World) -> str:
     """What each file is, and how to go on by hand."""
     files = {
         "model/": "the base model: a Llama of 164,480 weights, with its tokenizer",
-        "sft.jsonl": f"{DEMONSTRATIONS} demonstrations with one solution each, for `manypaths sft`",
+        "sft.jsonl": f"{DEMONSTRATIONS} demonstrations with one solution each, for `manypaths sft` and `manypaths augment`",
         "rl.jsonl": "prompts for `manypaths grpo`, with what the reward `countdown` reads",
         "test.yaml": f"benchmark: {TESTS} problems that occur nowhere else, 64 samples each (rows in `test.jsonl`)",
     }
