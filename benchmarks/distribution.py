@@ -3,7 +3,7 @@
     python benchmarks/distribution.py [ENGINE ...] [--write]
 
 Runs the cases of tests/many_ranks.py on 2 and 4 ranks of every engine: on as many accelerators as there are, or on CPU
-processes, where a quarter of an hour is enough. DeepSpeed takes part where it is installed. Records the differences in
+processes, where it takes 20 minutes. DeepSpeed takes part where it is installed. Records the differences in
 benchmarks/results/distribution_<device>_<date>.json and writes the tables of docs/distribution.md from it; with --write only
 the tables, from the newest record. With engines named, nothing is recorded.
 """

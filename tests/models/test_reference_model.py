@@ -8,9 +8,10 @@ import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from batches import padded, sequences
 from conftest import tiny_llama
@@ -204,6 +205,28 @@ def test_the_head_of_a_sharded_reference_outlives_its_forward(one_rank):
     assert weight.untyped_storage().size()  # FSDP frees what it gathered; to read that ends the process
     assert torch.equal(hidden_states, expected(None, inputs()).hidden_states)
     assert torch.equal(weight, expected(None, inputs()).weight)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_mixed_precision_rounds_is_read_before(one_rank, seed):
+    """FSDP2 rounds what the wrapped model returns; neither the logits' scale nor the model's own loss are read off that."""
+    torch.manual_seed(seed)
+    sizes = dict(vocab_size=V, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    model = GraniteForCausalLM(GraniteConfig(**sizes, num_key_value_heads=2, logits_scaling=0.3, pad_token_id=0))
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, output_dtype=torch.bfloat16)
+    fully_shard(model, mp_policy=half)
+    hook = HeadHook(model)
+    assert hook(lambda: model(**inputs()), lambda projection: ()).output.logits.dtype == torch.bfloat16
+    assert hook.transform == (None, pytest.approx(1 / 0.3, rel=1e-6))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_models_own_loss_is_checked_though_fsdp_rounds_its_logits(one_rank, seed):
+    model = tiny_llama(V, seed, initializer_range=0.3)
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, output_dtype=torch.bfloat16)
+    fully_shard([model.model.norm, model.lm_head], mp_policy=half)  # as accelerate does
+    hook = HeadHook(fully_shard(model, mp_policy=half))
+    assert hook(lambda: model(**inputs()), lambda projection: (projection.weight,)).result[0].dtype == torch.bfloat16
 
 
 def test_a_model_that_zero3_has_partitioned_cannot_be_copied_without_its_engine():

@@ -10,7 +10,6 @@ model gets real logits, and labels, of a few tokens, and both its logits and its
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -193,15 +192,23 @@ def fit_transform(probe: Tensor) -> Transform:
 
 def check_transform(given: Tensor, seen: Tensor, transform: Transform) -> None:
     """ValueError unless `transform` turned `given` into `seen`, of the same shape; what was NaN before is passed over."""
-    softcap, logit_scale = transform
-    expected = logit_scale * given
-    expected = expected if softcap is None else softcap * torch.tanh(expected / softcap)
-    seen = seen.to(expected.dtype)
-    wrong = ~torch.isclose(seen, expected, rtol=1e-3, atol=1e-9) & ~given.isnan()
+    wrong = unlike(given, seen, transform)
     if wrong.any():
         first = tuple(wrong.nonzero()[0].tolist())
+        expected = transformed(given, transform)
         given, seen, expected = (f"{float(values[first]):.6g}" for values in (given, seen, expected))
         raise refusal("changed logits", given=given, seen=seen, expected=expected)
+
+
+def transformed(logits: Tensor, transform: Transform) -> Tensor:
+    scaled = transform.logit_scale * logits
+    return scaled if transform.softcap is None else transform.softcap * torch.tanh(scaled / transform.softcap)
+
+
+def unlike(given: Tensor, seen: Tensor, transform: Transform, tolerance: float = 1e-3) -> Tensor:
+    """Where `seen` is not what `transform` makes of `given`, relatively; bool, of the same shape."""
+    expected = transformed(given, transform)
+    return ~torch.isclose(seen.to(expected.dtype), expected, rtol=tolerance, atol=1e-9) & ~given.isnan()
 
 
 def router_loss_weight(model: nn.Module) -> float:
@@ -215,7 +222,7 @@ def check_loss(model: nn.Module, output: Any, labels: Tensor) -> None:
     """ValueError unless the model's own loss at `labels` is the cross-entropy of its logits and its router loss."""
     if getattr(output, "loss", None) is None:
         return
-    logits = output.logits
+    logits = output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
     expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten().to(logits.device))
     if getattr(output, "aux_loss", None) is not None:
         expected = expected + router_loss_weight(model) * output.aux_loss
@@ -281,9 +288,10 @@ class HeadHook:
             return probe.repeat(*projection.hidden_states.shape[:-1], 1)
 
         output = self.run(call, answer)
-        seen = fit_transform(output.logits.detach().reshape(-1, len(PROBE))[0])
-        if not all(math.isclose(a or 0, b or 0, rel_tol=1e-3) for a, b in zip(seen, self.transform, strict=True)):
-            raise refusal("changing logit transform", before=self.transform, now=seen)
+        seen = output.logits.detach().reshape(-1, len(PROBE))[0].cpu()
+        rounding = torch.finfo(seen.dtype).eps  # FSDP2's mixed precision rounds what the model returns
+        if unlike(torch.tensor(PROBE, dtype=torch.double), seen, self.transform, max(1e-3, rounding)).any():
+            raise refusal("changing logit transform", before=self.transform, now=fit_transform(seen))
         return Captured(output, results[0])
 
     def read_model(self, call: Callable[[], Any]) -> tuple[Transform, int | None]:
@@ -294,7 +302,7 @@ class HeadHook:
         there to the end of the model's forward gradients are on: only a learned transform can use them. Weights that
         autocast cast on the way are forgotten: some versions of torch would train none of them.
         """
-        base, given = base_of(self.model), []
+        base, given, own = base_of(self.model), [], []
         own_forward = base.forward
         meta = next((name for name, value in self.model.named_parameters() if value.is_meta), None)
         if meta is not None:
@@ -305,17 +313,17 @@ class HeadHook:
         @functools.wraps(own_forward)
         def with_labels(*args: Any, **kwargs: Any) -> Any:
             try:
-                output = own_forward(*args, **{**kwargs, "labels": labels})
+                own.append(own_forward(*args, **{**kwargs, "labels": labels}))
             except Exception as error:
                 if given:
                     raise refusal("logits of the batch's shape", tokens=SAMPLE, error=error) from error
             if given:
-                return output
-            output = own_forward(*args, **kwargs)
+                return own[-1]
+            own.append(own_forward(*args, **kwargs))
             if given:
                 name = type(base).__name__
                 warnings.warn(f"With labels {name} leaves its head out: its own loss is not checked.", stacklevel=2)
-            return output
+            return own[-1]
 
         def answer(projection: Projection) -> Tensor:
             hidden_states = projection.hidden_states
@@ -337,7 +345,9 @@ class HeadHook:
             replaced_forward(base, with_labels),
             replaced_forward(self.model, torch.no_grad()(self.model.forward)),  # gradients are off again for wrappers
         ):
-            output = self.run(call, answer)
+            returned = self.run(call, answer)
+        # What the model returned before FSDP2 rounded it. PEFT calls a model whose prefix is off past `base`.
+        output = own[-1] if own else returned
         torch.clear_autocast_cache()
         seen, columns = output.logits, output.logits.shape[-1]
         if seen.shape[:-1] != given[0].shape[:-1] or columns > given[0].shape[-1]:
