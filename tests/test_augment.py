@@ -25,7 +25,7 @@ from manypaths.config import parse
 from manypaths.data.formats import load_training_data
 from manypaths.generation.samples import Backend, Sample
 from manypaths.grading.graders import completion_text
-from manypaths.worlds import WORLDS, write_world
+from manypaths.worlds import write_world
 
 # what makes answers the same
 
@@ -370,7 +370,8 @@ def run_killed(arguments, folder, lines, patch=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.heavy
+@pytest.mark.parametrize("world", ["recall", "coldstart"])
 def test_killed_five_times_it_ends_at_the_undisturbed_file(world, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     write_world(world, world)
@@ -407,6 +408,7 @@ def worked(a, b):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_augment_sft_grpo_and_eval_on_worked_mathematics(tmp_path, monkeypatch):
     """The whole chain on a Llama from scratch: that it works, not that it wins."""
     monkeypatch.chdir(tmp_path)

@@ -217,7 +217,7 @@ def test_every_recipe_with_stand_ins(place, path, monkeypatch, capsys):
     tiny_llama(88, max_position_embeddings=4096).save_pretrained("tiny")
     data = next(
         (name for mark, name in (("reward_funcs", "problems"), ("question", "questions"), ("problem", "questions"),
-                                 ("dataset_format: last_answer", "chats")) if mark in text),
+                                 ("\ndataset_format: last_answer", "chats")) if mark in text),
         "plain",
     )  # fmt: skip
     argv = ["--model", "tiny", "--data", f"{data}.jsonl", "--dataset_train_split", "train", "--dataset_test_split", "train"]

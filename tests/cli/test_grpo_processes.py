@@ -52,6 +52,7 @@ RUN = """grpo --model tiny --data prompts.jsonl --reward exact --num_processes 2
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_a_run_of_two_processes_goes_on_with_the_same_command(tmp_path, tokenizer, monkeypatch, capsys):
     """Whole groups are in both processes together only, and the folder remembers the rollout of both."""
     monkeypatch.chdir(tmp_path)

@@ -122,6 +122,7 @@ def test_a_full_disk_leaves_the_last_complete_checkpoint(start, capsys, monkeypa
     assert weights("out") == weights("whole")
 
 
+@pytest.mark.heavy
 def test_sigterm_stops_several_processes_after_the_same_step(start):
     command = [sys.executable, "-m", "manypaths", *options("out", "--num_processes=2", "--max_steps=5000")]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -63,6 +63,7 @@ def same(first: Results, second: Results) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_all_eight_killed_and_resumed_equal_an_undisturbed_run(place, capfd):
     words = [*BRIEF, "--benchmarks", "all", "--batch_size", "7", "--label", "tiny"]
     words += ["--max_new_tokens", "40", "--num_samples", "4"]

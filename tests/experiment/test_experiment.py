@@ -79,6 +79,7 @@ def table(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_killed_and_continued_here_it_gives_the_numbers_of_an_undisturbed_run_on_ray(tmp_path):
     """One method of it fails in both, and the others are reported."""
     here, elsewhere = written(tmp_path, "here"), written(tmp_path, "elsewhere", compute={"executor": ELSEWHERE})

@@ -72,6 +72,7 @@ def test_our_trainers_and_trls(name, contract):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_an_objective_keeps_the_trainers_contracts():
     for contract in set(ON_TRAINERS) - SLOW:
         check(contract, partial(trainers.sft, objective="gem"))

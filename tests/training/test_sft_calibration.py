@@ -1,6 +1,7 @@
 """SED's threshold in training: read from trained tokens of the starting model, stored, and reused on resume."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -205,7 +206,7 @@ def test_a_mask_that_drifts_is_said_once_and_counted(chats, tokenizer, tmp_path,
     rates = [row["mask_rate"] for row in steps(run)]
     assert min(rates) < 0.15, "the model was meant to become sure"
     out = capsys.readouterr().out
-    assert out.count("the model is surer than it was at calibration") == 1
+    assert len(re.findall("the model is (surer|less sure) than it was at calibration", out)) == 1
     run.save_model(str(tmp_path / "end"))
     stored = Calibration.load(tmp_path / "end")
     tokens = [row["num_tokens"] for row in steps(run)]

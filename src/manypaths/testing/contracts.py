@@ -221,7 +221,7 @@ def test_an_adapter_on_the_head_trains_or_is_refused(step: Step) -> None:
         got = take(step, model, batches)
     except (ValueError, NotImplementedError, TypeError):
         return  # refused, in words
-    merged = take(step, model.merge_and_unload(), batches)
+    merged = take(step, model.merge_and_unload().requires_grad_(True), batches)
     if not abs(got.loss - merged.loss) <= EXACT * abs(merged.loss) or not all(g.any() for g in got.gradients.values()):
         broken(
             f"With a LoRA on the head the loss is {got.loss:.5g}, with it merged {merged.loss:.5g}, or it has no gradient",
