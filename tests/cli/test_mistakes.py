@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from importlib.util import find_spec
 
 import datasets
 import pytest
@@ -124,7 +125,7 @@ MODELS = [
     (f"{SFT} --model adapter", "adapter is an adapter of ./gone/base, which cannot be found from here"),
     (f"{SFT} --dtype float23", "choose from 'auto', 'bfloat16'"),
     (f"{SFT} --attn_implementation flash_attention_2", "FlashAttention2 doesn't seem to be installed"),
-    (f"{SFT} --load_in_4bit true", "pip install -U bitsandbytes"),
+    (f"{SFT} --load_in_4bit true", "attach trainable adapters" if find_spec("bitsandbytes") else "pip install -U bitsandbytes"),
     ("sft --data chats.jsonl", "--model_name_or_path is missing"),
 ]
 DATA = [
