@@ -13,7 +13,10 @@ BOUND = 2e-5  # of an update, in float32; runs differ by the order of sums
 RUNS = {
     ("ddp", 2): ("sed, calibrated", "packing", "reference, LoRA, head saved", "eksft over the step, accumulation"),
     ("ddp", 4): ("empty rank", "reference"),
-    ("fsdp2", 2): ("tied head", "empty rank", "reference", "reference, LoRA, head saved"),
+    ("fsdp2", 2): (
+        "tied head", "empty rank", "reference", "reference, LoRA, head saved", "cached reference, LoRA, head saved",
+        "LoRA on the head",
+    ),
     ("fully_shard", 2): ("root", "layers, freed", "head and norm, freed, reference", "every linear layer, freed, reference"),
     ("zero2", 2): ("empty rank", "reference"),
     ("zero3", 2): ("tied head", "empty rank", "reference", "reference, LoRA, head saved"),
